@@ -1,0 +1,168 @@
+"""PreparedDomain: opens a folder made by `scripts/prepare.py` and hands out its splits as flat arrays."""
+
+import json
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ..errors import DataError
+from ..model.item_catalog import CATALOG_FILE, ItemCatalog
+from .ragged import gather_ragged
+from .readers.raw import KIND
+from .schema import (
+    DOMAIN_FILE,
+    INTERACTIONS_DIR,
+    ITEM_IDS,
+    NEGATIVES,
+    NEGATIVES_DIR,
+    PIVOTAL,
+    PIVOTAL_DIR,
+    SPLITS,
+    TIMESTAMPS,
+    USER_ID,
+)
+
+DOMAIN_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Sequences:
+    """Rows of different lengths laid end to end; row r is ``item_ids[offsets[r]:offsets[r + 1]]``, oldest first.
+
+    Attributes:
+        item_ids: [total] int32 catalogue indices (1-based).
+        offsets: [rows + 1] int64.
+        timestamps: [total] int64, seconds since 1970, or None where the source has no times.
+    """
+
+    item_ids: np.ndarray
+    offsets: np.ndarray
+    timestamps: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __getitem__(self, row: int) -> np.ndarray:
+        """[length] int32 indices of one row."""
+        row = range(len(self))[row]
+        return self.item_ids[self.offsets[row] : self.offsets[row + 1]]
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """[rows] int64."""
+        return np.diff(self.offsets)
+
+    def select(self, rows: np.ndarray) -> "Sequences":
+        """Some of the rows, int [R], in that order."""
+        lengths = self.lengths[rows]
+        taken = partial(gather_ragged, first=self.offsets[rows], lengths=lengths)
+        times = None if self.timestamps is None else taken(self.timestamps)
+        return Sequences(taken(self.item_ids), np.concatenate([[0], np.cumsum(lengths)]), times)
+
+
+class PreparedDomain:
+    """A prepared domain on disk; parquet files are memory-mapped and only read when asked for.
+
+    Attributes:
+        path: the folder.
+        name: name of the domain.
+        statistics: users, items, interactions, mean_length, median_length, density, rows of each split.
+        provenance: reader, inputs with sha256, options, dropped, versions.
+        num_items: number of items I without padding; indices run from 1 to I.
+
+    Raises:
+        DataError: the folder is no prepared domain, or one of another format.
+    """
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+        missing = [file for file in (DOMAIN_FILE, CATALOG_FILE) if not (self.path / file).is_file()]
+        if missing:
+            what = "does not exist" if not self.path.exists() else f"has no {missing[0]}"
+            raise DataError(
+                f"{self.path}: expected a prepared domain, but the folder {what}; make one with "
+                f"`python scripts/prepare.py tables --interactions FILE --items FILE --output {self.path}` "
+                "(see `python scripts/prepare.py --help`)"
+            )
+        about = read_about(self.path)
+        if about.get("format") != DOMAIN_FORMAT:
+            raise DataError(
+                f"{self.path / DOMAIN_FILE}: expected format {DOMAIN_FORMAT}, got {about.get('format')!r}; "
+                "prepare the domain again with --overwrite"
+            )
+        self.name: str = about["name"]
+        self.statistics: dict[str, Any] = about["statistics"]
+        self.provenance: dict[str, Any] = about["provenance"]
+        self.num_items: int = json.loads((self.path / CATALOG_FILE).read_text(encoding="utf-8"))["num_items"]
+
+    def __repr__(self) -> str:
+        counts = ", ".join(f"{self.statistics[key]:,} {key}" for key in ("users", "items", "interactions"))
+        return f"PreparedDomain({self.name}: {counts})"
+
+    def split(self, name: str) -> Sequences:
+        """Full sequences of a split: ``train``, ``validation`` or ``test``.
+
+        In train every item after the first is a target; in validation and test the last item is the target and the
+        rest the history.
+        """
+        table = self._read(INTERACTIONS_DIR, name)
+        item_ids, offsets = _flat(table[ITEM_IDS])
+        timestamps = _flat(table[TIMESTAMPS])[0] if TIMESTAMPS in table.column_names else None
+        return Sequences(item_ids, offsets, timestamps)
+
+    def negatives(self, name: str) -> Sequences:
+        """Sampled candidates of ``validation`` or ``test``, rows aligned with :meth:`split`."""
+        return Sequences(*_flat(self._read(NEGATIVES_DIR, name)[NEGATIVES]))
+
+    def user_ids(self, name: str) -> list[str]:
+        """[rows] raw user ids, aligned with :meth:`split`."""
+        return self._read(INTERACTIONS_DIR, name, [USER_ID])[USER_ID].to_pylist()
+
+    def pivotal(self, name: str) -> tuple[np.ndarray, list[str] | None]:
+        """Ground truth of a synthetic world: [total] bool aligned with ``split(name).item_ids``, and [rows] kinds.
+
+        Raises:
+            DataError: the domain is not synthetic.
+        """
+        table = self._read(PIVOTAL_DIR, name)
+        kinds = table[KIND].to_pylist() if KIND in table.column_names else None
+        return _flat(table[PIVOTAL])[0], kinds
+
+    def catalog(self, embeddings: bool = True) -> ItemCatalog:
+        """The items; with their text vectors where the embed stage has run."""
+        return ItemCatalog.from_pretrained(self.path, embeddings=embeddings)
+
+    def _read(self, folder: str, name: str, columns: list[str] | None = None) -> pa.Table:
+        path = self.path / folder / f"{name}.parquet"
+        if not path.is_file():
+            having = [split for split in SPLITS if (self.path / folder / f"{split}.parquet").is_file()]
+            there = f"{folder}/ has {', '.join(having)}" if having else f"this domain has no {folder}/"
+            raise DataError(f"{path}: expected a split of domain {self.name!r}, got {name!r}; {there}")
+        return pq.read_table(path, columns=columns, memory_map=True)
+
+
+def load_domain(path: str | Path) -> PreparedDomain:
+    """Opens a prepared domain. Raises DataError, saying how to make one, if the folder is none."""
+    return PreparedDomain(path)
+
+
+def read_about(folder: Path) -> dict[str, Any]:
+    """The content of domain.json. Raises DataError if it is damaged."""
+    path = folder / DOMAIN_FILE
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        raise DataError(f"{path}: expected a JSON object, got something else ({error}); prepare it again") from error
+
+
+def _flat(column: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
+    """A list column -> (values [total], offsets [rows + 1] int64)."""
+    array = column.combine_chunks()
+    values = array.flatten().to_numpy(zero_copy_only=False)
+    offsets = array.offsets.to_numpy().astype(np.int64)
+    return values, offsets - offsets[0]

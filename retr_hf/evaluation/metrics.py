@@ -1,0 +1,61 @@
+"""Metrics of next-item recommendation: functions of the rank of the one relevant item.
+
+A rank is 1-based: 1 is the best place. Each user has exactly one target, so recall@k and the hit rate are the same
+number, and so are the average precision and the reciprocal rank. How ties become ranks is decided in ``ranking.py``.
+
+All functions take ``ranks``: int64 [U], a numpy array (a CPU torch tensor is read without a copy), return a float in
+[0, 1], and raise ``DataError`` if there is no rank, a rank is below 1, or ranks are not whole numbers.
+"""
+
+from collections.abc import Iterable
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from ..errors import DataError
+
+
+def hit_rate(ranks: ArrayLike, k: int) -> float:
+    """HR@k = mean_u [r_u <= k], also printed as recall@k (Kang & McAuley, SASRec, ICDM 2018, section IV-C)."""
+    return float(np.mean(_checked(ranks) <= _cutoff(k)))
+
+
+def ndcg(ranks: ArrayLike, k: int) -> float:
+    """NDCG@k = mean_u [r_u <= k] / log2(r_u + 1).
+
+    Järvelin & Kekäläinen, ACM TOIS 20(4), 2002; with one relevant item of gain 1 the ideal DCG is 1 / log2(2) = 1.
+    """
+    ranks = _checked(ranks)
+    return float(np.mean(np.where(ranks <= _cutoff(k), 1.0 / np.log2(ranks + 1.0), 0.0)))
+
+
+def mrr(ranks: ArrayLike) -> float:
+    """MRR = mean_u 1 / r_u, over all ranks, no cut-off (Voorhees, The TREC-8 Question Answering Track Report, 1999)."""
+    return float(np.mean(1.0 / _checked(ranks)))
+
+
+def metrics_from_ranks(ranks: ArrayLike, cutoffs: Iterable[int] = (10, 50)) -> dict[str, float]:
+    """All metrics under their printed names: ``HR@k`` and ``NDCG@k`` for every k of ``cutoffs``, then ``MRR``."""
+    ranks, cutoffs = _checked(ranks), tuple(cutoffs)
+    return (
+        {f"HR@{k}": hit_rate(ranks, k) for k in cutoffs}
+        | {f"NDCG@{k}": ndcg(ranks, k) for k in cutoffs}
+        | {"MRR": mrr(ranks)}
+    )
+
+
+def _checked(ranks: ArrayLike) -> np.ndarray:
+    ranks = np.asarray(ranks)
+    if ranks.ndim != 1 or ranks.size == 0:
+        raise DataError(f"metrics need the ranks of at least one user as a flat array, got shape {ranks.shape}")
+    if not np.issubdtype(ranks.dtype, np.integer):
+        raise DataError(f"ranks are whole numbers, 1 for the best place; got dtype {ranks.dtype}")
+    if (lowest := int(ranks.min())) < 1:
+        raise DataError(f"ranks start at 1 for the best place, got {lowest}: add 1 if yours start at 0")
+    return ranks
+
+
+def _cutoff(k: int) -> int:
+    if k < 1:
+        raise DataError(f"a cut-off is the length of the recommended list, at least 1; got {k}")
+    return k

@@ -1,0 +1,1 @@
+"""The model: exactly what travels to the Hub. Flat, relative imports only; import from its files."""

@@ -1,0 +1,276 @@
+"""The body of RETR: item table -> tokens -> routed blocks.
+
+Yao et al., *Recommender Transformers with Behavior Pathways*, WWW 2024; items as in UniSRec (Hou et al., KDD 2022).
+Axis letters: B rows of a batch, N length, d width, h heads, L blocks, M rows of an item table, T text width.
+
+Items. The text table is no weight. A forward pass takes ``input_ids``, rows of an *item table*, and the table itself:
+``text_embeddings`` [M, T], with ``table_item_ids`` [M] saying which catalogue item each row is (default: row i is item i,
+the whole catalogue). Row 0 is padding. In training the table holds the batch's own unique items, so each item is encoded
+once; ``item_embeddings`` [M, d], already encoded, skips even that.
+
+Rows. A row holds one history, padded on either side under ``attention_mask``; or, with explicit ``position_ids``, several
+histories packed one after the other, each starting at position 0 (padding: position 0, one token a sequence).
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from transformers import initialization as init
+from transformers.activations import ACT2FN
+from transformers.masking_utils import create_causal_mask
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_utils import PreTrainedModel
+from transformers.utils import ModelOutput
+from transformers.utils.generic import merge_with_config_defaults
+from transformers.utils.output_capturing import capture_outputs
+
+from .attention import ATTENTIONS, PathwayAttention, SequenceContext
+from .configuration_retr import RetrConfig
+from .item_encoder import MixtureOfExpertsAdaptor
+from .pathway import PathwayRouter, RandomRouter, SequenceLayout
+
+
+@dataclass
+class RetrModelOutput(ModelOutput):
+    """Output of the body.
+
+    last_hidden_state: [B, N, d].
+    hidden_states, attentions: tuples over blocks, on request.
+    routes, keep_probabilities, omegas: tuples over blocks of [B, N], with ``output_routes=True``: the hard route R, the
+        probability α of being kept, the weight ω of the adaptive relaxation.
+    auxiliary_loss: scalar, the attentions' own loss terms (None where they have none).
+    item_embeddings: [M, d], the encoded item table.
+    """
+
+    last_hidden_state: torch.FloatTensor | None = None
+    hidden_states: tuple[torch.FloatTensor, ...] | None = None
+    attentions: tuple[torch.FloatTensor, ...] | None = None
+    routes: tuple[torch.FloatTensor, ...] | None = None
+    keep_probabilities: tuple[torch.FloatTensor, ...] | None = None
+    omegas: tuple[torch.FloatTensor, ...] | None = None
+    auxiliary_loss: torch.FloatTensor | None = None
+    item_embeddings: torch.FloatTensor | None = None
+
+
+def build_router(config: RetrConfig, layer_idx: int) -> PathwayRouter | RandomRouter | None:
+    """The router a config asks for, or None."""
+    if config.router == "none":
+        return None
+    if config.router == "random":
+        return RandomRouter(layer_idx, config.hierarchical_route, config.router_init_keep, config.router_sampling)
+    return PathwayRouter(
+        config.hidden_size,
+        config.router_hidden_size,
+        context=config.router_context,
+        hierarchical=config.hierarchical_route,
+        gumbel=config.gumbel,
+        temperature=config.gumbel_temperature,
+        init_keep=config.router_init_keep,
+        sampling=config.router_sampling,
+    )
+
+
+class RetrLayer(GradientCheckpointingLayer):
+    """One block: Ẑ, R = PathMSA(Z, R) (1); Ẑ = LN(Ẑ + Z); Z = LN(FFN(Ẑ) + Ẑ). Post-norm, as RecBole's SASRec."""
+
+    def __init__(self, config: RetrConfig, layer_idx: int):
+        super().__init__()
+        self.router = build_router(config, layer_idx)
+        self.self_attn = ATTENTIONS[config.attention](config, layer_idx)
+        self.attention_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size)
+        self.act_fn = ACT2FN[config.hidden_act]
+        self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size)
+        self.ffn_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.dropout = nn.Dropout(config.hidden_dropout)
+
+    def forward(self, hidden_states, route, context: SequenceContext, route_generator=None, **kwargs):
+        """hidden_states [B, N, d], route [B, N] or None -> (hidden_states, Routing or None, auxiliary losses)."""
+        routing = None
+        if self.router is not None:
+            routing = self.router(hidden_states, route, context.layout, route_generator)
+            route = routing.route
+        attended, _, auxiliary = self.self_attn(hidden_states, hidden_states, context, route, **kwargs)
+        hidden_states = self.attention_norm(hidden_states + self.dropout(attended))
+        inner = self.down_proj(self.act_fn(self.up_proj(hidden_states)))
+        return self.ffn_norm(hidden_states + self.dropout(inner)), routing, auxiliary
+
+
+class RetrPreTrainedModel(PreTrainedModel):
+    """Weight initialisation and what transformers needs to know about every RETR model."""
+
+    config: RetrConfig
+    base_model_prefix = "model"
+    main_input_name = "input_ids"
+    supports_gradient_checkpointing = True
+    _no_split_modules = ["RetrLayer"]
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+    _can_record_outputs = {"hidden_states": RetrLayer, "attentions": PathwayAttention}
+
+    @torch.no_grad()
+    def _init_weights(self, module):
+        super()._init_weights(module)
+        if isinstance(module, PathwayRouter):
+            init.constant_(module.keep_mlp[-1].bias, module.initial_logit)
+            init.constant_(module.omega_mlp[-1].bias, 1.0)
+        elif isinstance(module, MixtureOfExpertsAdaptor):
+            module.initialize()
+
+
+class RetrModel(RetrPreTrainedModel):
+    """The body: item table -> tokens -> L routed blocks. No loss, no score.
+
+    With ``router="none"`` this is RecBole's SASRec encoder (Kang & McAuley 2018), and with text items UniSRec's.
+    """
+
+    def __init__(self, config: RetrConfig):
+        super().__init__(config)
+        if config.attention not in ATTENTIONS:
+            raise ValueError(f"attention={config.attention!r}: expected one of {', '.join(sorted(ATTENTIONS))}")
+        if config.uses_ids:
+            self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size, config.pad_token_id)
+        if config.uses_text:
+            self.item_adaptor = MixtureOfExpertsAdaptor(config)
+        self.embed_positions = nn.Embedding(config.max_position_embeddings, config.hidden_size)
+        self.input_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps) if config.input_norm else None
+        self.dropout = nn.Dropout(config.hidden_dropout)
+        self.layers = nn.ModuleList(RetrLayer(config, layer_idx) for layer_idx in range(config.num_hidden_layers))
+        self.post_init()
+
+    def get_input_embeddings(self):
+        """The id table, or None where items are read through text alone."""
+        return getattr(self, "embed_tokens", None)
+
+    def set_input_embeddings(self, value):
+        """Replaces the id table."""
+        self.embed_tokens = value
+
+    def encode_items(
+        self, item_ids: torch.Tensor | None = None, text_embeddings: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Item vectors e [M, d]: id embedding, adapted text, or their sum.
+
+        item_ids: [M] catalogue indices; None means the table is the whole catalogue, row i being item i.
+        text_embeddings: [M, T], required where the config reads text.
+
+        Raises:
+            ValueError: text vectors are missing or have another width than ``config.text_size``.
+        """
+        vectors = 0
+        if self.config.uses_text:
+            if text_embeddings is None:
+                raise ValueError(
+                    f'item_features="{self.config.item_features}" reads item texts: pass text_embeddings [M, '
+                    f"{self.config.text_size}] (ItemCatalog.item_table()) or item_embeddings"
+                )
+            if text_embeddings.shape[-1] != self.config.text_size:
+                raise ValueError(
+                    f"text_embeddings are {text_embeddings.shape[-1]} wide, the model reads {self.config.text_size}: "
+                    f"embed the catalogue with the encoder the model was trained with ({self.config.text_encoder})"
+                )
+            vectors = self.item_adaptor(text_embeddings.to(self.item_adaptor.experts.weight.dtype))
+        if self.config.uses_ids:
+            vectors = vectors + (self.embed_tokens.weight if item_ids is None else self.embed_tokens(item_ids))
+        return vectors
+
+    @merge_with_config_defaults
+    @capture_outputs
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.LongTensor | None = None,
+        inputs_embeds: torch.FloatTensor | None = None,
+        text_embeddings: torch.FloatTensor | None = None,
+        table_item_ids: torch.LongTensor | None = None,
+        item_embeddings: torch.FloatTensor | None = None,
+        times: torch.LongTensor | None = None,
+        marks: torch.Tensor | None = None,
+        output_routes: bool | None = None,
+        route_generator: torch.Generator | None = None,
+        **kwargs,
+    ) -> RetrModelOutput:
+        """Runs the body over histories.
+
+        input_ids: [B, N] rows of the item table (0 is padding); or inputs_embeds [B, N, d], exactly one of them.
+        attention_mask: [B, N], 1 for real items; None means all are real.
+        position_ids: [B, N]; pass it for packed rows only (see the top of the file).
+        text_embeddings, table_item_ids, item_embeddings: the item table (see the top of the file).
+        times, marks: [B, N], for attentions that read them.
+        output_routes: return routes, keep_probabilities and omegas.
+        route_generator: source of the routes' noise; None means torch's own.
+
+        Raises:
+            ValueError: both or neither of input_ids and inputs_embeds; a history longer than
+                ``max_position_embeddings``; an item table that does not fit the config.
+        """
+        if (input_ids is None) == (inputs_embeds is None):
+            raise ValueError("pass exactly one of input_ids and inputs_embeds")
+        if inputs_embeds is None:
+            if item_embeddings is None:
+                item_embeddings = self.encode_items(table_item_ids, text_embeddings)
+            inputs_embeds = nn.functional.embedding(input_ids, item_embeddings)
+
+        packed = position_ids is not None
+        if attention_mask is None:
+            attention_mask = torch.ones(inputs_embeds.shape[:2], dtype=torch.long, device=inputs_embeds.device)
+            full = not packed
+        else:
+            full = False
+        valid = attention_mask.bool()
+        if packed:
+            layout = SequenceLayout.from_positions(position_ids, valid)
+        else:
+            if inputs_embeds.shape[1] > self.config.max_position_embeddings:
+                raise ValueError(
+                    f"histories of {inputs_embeds.shape[1]} items, the model reads {self.config.max_position_embeddings}: "
+                    "keep the most recent ones (RetrProcessor does)"
+                )
+            layout = SequenceLayout(valid)
+            position_ids = (attention_mask.long().cumsum(1) - 1).clamp(min=0)
+
+        hidden_states = inputs_embeds + self.embed_positions(position_ids)  # X = E[i] + P
+        if self.input_norm is not None:
+            hidden_states = self.input_norm(hidden_states)
+        hidden_states = self.dropout(hidden_states)
+
+        mask = create_causal_mask(
+            config=self.config,
+            inputs_embeds=hidden_states,
+            # transformers reads packed rows from the positions alone; their padding is sequences of its own.
+            attention_mask=None if packed or full else attention_mask,
+            past_key_values=None,
+            position_ids=position_ids if packed else None,
+        )
+        context = SequenceContext(layout, mask, times, marks)
+        routings, auxiliaries = [], []
+        route = None
+        for layer in self.layers:
+            hidden_states, routing, auxiliary = layer(hidden_states, route, context, route_generator, **kwargs)
+            auxiliaries.extend(auxiliary.values())
+            if routing is not None:
+                route = routing.route
+                routings.append(routing)
+
+        if output_routes is None:
+            output_routes = getattr(self.config, "output_routes", False)
+        shown = zip(*routings, strict=True) if output_routes and routings else (None, None, None)
+        routes, keep_probabilities, omegas = shown
+        return RetrModelOutput(
+            last_hidden_state=hidden_states,
+            routes=routes,
+            keep_probabilities=keep_probabilities,
+            omegas=omegas,
+            auxiliary_loss=sum(auxiliaries) if auxiliaries else None,
+            item_embeddings=item_embeddings,
+        )
+
+
+def last_positions(attention_mask: torch.Tensor) -> torch.Tensor:
+    """Index [B] of the last real item of each row of ``attention_mask`` [B, N], whichever side the padding is on."""
+    steps = torch.arange(attention_mask.shape[1], device=attention_mask.device)
+    return torch.where(attention_mask.bool(), steps, 0).amax(dim=1)

@@ -1,0 +1,164 @@
+"""RetrConfig: the architecture of a RETR sequential recommender, and nothing else."""
+
+from huggingface_hub.dataclasses import strict
+from transformers.configuration_utils import PreTrainedConfig
+
+ITEM_FEATURES = ("id", "text", "text+id")
+ROUTERS = ("pathway", "random", "none")
+ROUTER_CONTEXTS = ("causal", "global")
+GUMBELS = ("adaptive", "fixed")
+OBJECTIVES = ("softmax", "bpr")
+SCORES = ("cosine", "dot")
+
+
+@strict
+class RetrConfig(PreTrainedConfig):
+    """Architecture of RETR (Yao et al., *Recommender Transformers with Behavior Pathways*, WWW 2024).
+
+    The defaults are the paper's where it speaks (two blocks, four heads, width 256) and UniSRec's for the item side
+    (Hou et al., KDD 2022: eight whitening experts, temperature 0.07, dropout 0.5 in the body and 0.2 in the adaptor).
+    A catalogue, a path or a tensor never stands here.
+
+    Body
+        hidden_size: width d of every token.
+        num_hidden_layers: blocks L.
+        num_attention_heads: heads h; must divide ``hidden_size``.
+        intermediate_size: inner width of the feed-forward layers.
+        hidden_act: activation of the feed-forward layers, a transformers name.
+        hidden_dropout, attention_dropout: probabilities after embeddings and sublayers, and on attention weights.
+        max_position_embeddings: longest history N the model reads.
+        input_norm: layer norm on item + position (RecBole's SASRec and UniSRec have it).
+        attention: tenant of the attention slot (``attention.ATTENTIONS``).
+    Items
+        item_features: what an item is read through: ``"id"``, ``"text"`` or ``"text+id"``.
+        vocab_size: rows of the id table, number of items + 1 (row 0 is padding). Unused by ``"text"``.
+        text_size: width of the text vectors a catalogue brings.
+        num_experts, adaptor_dropout: mixture-of-experts adaptor from text vectors to ``hidden_size``.
+        text_encoder: name of the encoder that made the text vectors (stamped by training; a catalogue read by
+            another encoder is refused).
+        catalog_hash: hash of the catalogue the id table belongs to (stamped by training; None for ``"text"``).
+    Router
+        router: ``"pathway"`` learned, ``"random"`` the paper's ablation, ``"none"`` plain attention (SASRec).
+        router_context: ``"causal"`` running mean, or ``"global"`` as printed, legal only with ``every_step=False``.
+        hierarchical_route: a token dropped in one block stays dropped in the next (equation 6).
+        gumbel, gumbel_temperature: ``"adaptive"`` relaxation (equation 5) or ``"fixed"`` temperature (equation 4).
+        router_init_keep: keep probability of every token at initialisation; the random router's share too.
+        router_hidden_size: inner width of the router's three MLPs; None means ``hidden_size // 4``.
+        router_sampling: sample routes in evaluation too (the default is the deterministic threshold 0.5).
+    Objective of the recommendation head
+        objective: ``"softmax"`` over the whole catalogue, or ``"bpr"`` with one sampled negative a target.
+        score: ``"cosine"`` divided by ``temperature``, or plain ``"dot"`` product.
+        every_step: every item after the first is a target (one pass); False reads the last position alone.
+    Objectives of the pre-training head (UniSRec)
+        sequence_loss_weight: weight λ of the sequence-sequence term (0 leaves it out).
+        unisrec_compat: keep the authors' denominator, where an item's own copies in the batch count as exp(0)
+            (only with ``every_step=False``).
+
+    Raises:
+        huggingface_hub StrictDataclassError: a field of the wrong type, or fields that contradict each other.
+    """
+
+    model_type = "retr"
+    keys_to_ignore_at_inference = [
+        "past_key_values",
+        "last_hidden_state",
+        "item_embeddings",
+        "routes",
+        "keep_probabilities",
+        "omegas",
+    ]
+
+    hidden_size: int = 256
+    num_hidden_layers: int = 2
+    num_attention_heads: int = 4
+    intermediate_size: int = 256
+    hidden_act: str = "gelu"
+    hidden_dropout: float | int = 0.5
+    attention_dropout: float | int = 0.5
+    layer_norm_eps: float = 1e-12
+    initializer_range: float = 0.02
+    max_position_embeddings: int = 50
+    input_norm: bool = True
+    attention: str = "full"
+
+    item_features: str = "text"
+    vocab_size: int = 1
+    text_size: int = 384
+    num_experts: int = 8
+    adaptor_dropout: float | int = 0.2
+    text_encoder: str | None = None
+    catalog_hash: str | None = None
+
+    router: str = "pathway"
+    router_context: str = "causal"
+    hierarchical_route: bool = True
+    gumbel: str = "adaptive"
+    gumbel_temperature: float | int = 1.0
+    router_init_keep: float = 0.88
+    router_hidden_size: int | None = None
+    router_sampling: bool = False
+
+    objective: str = "softmax"
+    score: str = "cosine"
+    temperature: float | int = 0.07
+    every_step: bool = True
+
+    sequence_loss_weight: float | int = 1e-3
+    unisrec_compat: bool = False
+
+    pad_token_id: int | None = 0
+    bos_token_id: int | None = None
+    eos_token_id: int | None = None
+    # The item table scores and reads with the same vectors by construction, not by sharing two parameters.
+    tie_word_embeddings: bool = False
+
+    @property
+    def uses_ids(self) -> bool:
+        """Whether items are read through an id table."""
+        return "id" in self.item_features.split("+")
+
+    @property
+    def uses_text(self) -> bool:
+        """Whether items are read through text vectors."""
+        return "text" in self.item_features.split("+")
+
+    def validate_architecture(self):
+        """All contradictions between fields, told in one ValueError (wrapped by the strict dataclass)."""
+        problems = [
+            f"{name}={value!r}: expected one of {', '.join(map(repr, allowed))}"
+            for name, value, allowed in (
+                ("item_features", self.item_features, ITEM_FEATURES),
+                ("router", self.router, ROUTERS),
+                ("router_context", self.router_context, ROUTER_CONTEXTS),
+                ("gumbel", self.gumbel, GUMBELS),
+                ("objective", self.objective, OBJECTIVES),
+                ("score", self.score, SCORES),
+            )
+            if value not in allowed
+        ]
+        if self.num_attention_heads < 1 or self.hidden_size % self.num_attention_heads:
+            problems.append(
+                f"hidden_size={self.hidden_size} must be a multiple of num_attention_heads={self.num_attention_heads}"
+            )
+        if self.router == "pathway" and self.router_context == "global" and self.every_step:
+            problems.append(
+                'router_context="global" reads the whole history, future included, so a loss at every step would see '
+                'its own targets: set every_step=False (last position only) or router_context="causal"'
+            )
+        if self.unisrec_compat and self.every_step:
+            problems.append("unisrec_compat=True is defined for one target a row: set every_step=False")
+        for name in ("hidden_dropout", "attention_dropout", "adaptor_dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                problems.append(f"{name}={getattr(self, name)}: expected a probability in [0, 1)")
+        if not 0 < self.router_init_keep < 1:
+            problems.append(f"router_init_keep={self.router_init_keep}: expected a probability in (0, 1)")
+        for name in ("temperature", "gumbel_temperature"):
+            if getattr(self, name) <= 0:
+                problems.append(f"{name}={getattr(self, name)}: expected a positive number")
+        for name in ("hidden_size", "num_hidden_layers", "intermediate_size", "max_position_embeddings",
+                     "text_size", "num_experts", "vocab_size"):  # fmt: skip
+            if getattr(self, name) < 1:
+                problems.append(f"{name}={getattr(self, name)}: expected at least 1")
+        if problems:
+            raise ValueError("; ".join(problems))
+        super().validate_architecture()

@@ -1,0 +1,275 @@
+"""ItemCatalog: raw item id <-> index <-> text <-> vector; the only maker of item indices.
+
+A catalogue belongs to a domain, not to a checkpoint: a prepared domain and a model folder carry the same files
+(``items.parquet``, ``catalog.json`` and, after the embed stage, ``item_embeddings.safetensors``).
+Indices are 1-based; 0 is padding and "unknown item". Row ``i`` of ``items.parquet`` is index ``i + 1``.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from safetensors import safe_open
+from safetensors.numpy import save_file
+
+ITEMS_FILE = "items.parquet"
+CATALOG_FILE = "catalog.json"
+EMBEDDINGS_FILE = "item_embeddings.safetensors"
+AUGMENTED_EMBEDDINGS_FILE = "item_embeddings_word_drop.safetensors"
+CATALOG_FORMAT = 1
+
+_ITEM_ID, _TEXT, _EMBEDDINGS = "item_id", "text", "embeddings"
+
+
+class ItemCatalog:
+    """The items of one domain. I = number of items without padding, E = width of the text vectors.
+
+    Args:
+        item_ids: [I] raw ids, unique.
+        texts: [I] what an item encoder reads; "" where nothing is known.
+        embeddings: [I, E] text vectors, kept as float32.
+        embeddings_metadata: strings saying how the vectors were made: ``encoder``, ``revision``, ``prompt``,
+            ``normalized``. ``dim`` and ``catalog_hash`` are added.
+        augmented_embeddings: [I, E] vectors of the same texts with words dropped (UniSRec's second view).
+
+    Raises:
+        ValueError: no items, ids that are not strings or not unique, lengths that differ, vectors of another shape,
+            not finite, or made for another catalogue.
+    """
+
+    def __init__(
+        self,
+        item_ids: Sequence[str],
+        texts: Sequence[str],
+        embeddings: np.ndarray | None = None,
+        embeddings_metadata: dict[str, str] | None = None,
+        augmented_embeddings: np.ndarray | None = None,
+    ):
+        self._ids, self._texts = _strings(item_ids, "item_ids"), _strings(texts, "texts")
+        if len(self._ids) == 0:
+            raise ValueError("ItemCatalog: expected at least one item, got none")
+        if len(self._ids) != len(self._texts):
+            raise ValueError(
+                f"ItemCatalog: expected one text an item, got {len(self._ids)} item_ids and {len(self._texts)} texts"
+            )
+        for column, name in ((self._ids, "item_ids"), (self._texts, "texts")):
+            if column.null_count:
+                raise ValueError(f'ItemCatalog: {column.null_count} of the {name} are None; use "" for a missing text')
+        if pc.count_distinct(self._ids).as_py() != len(self._ids):
+            counts = pc.value_counts(self._ids)
+            doubled = counts.filter(pc.greater(counts.field("counts"), 1)).field("values")
+            raise ValueError(
+                f"ItemCatalog: item_ids must be unique, but {len(doubled)} occur more than once, "
+                f"such as {doubled[:3].to_pylist()}; keep one row an item"
+            )
+        self.hash: str = _hash(self._ids, self._texts)
+        self._table: np.ndarray | None = None
+        self._augmented: np.ndarray | None = None
+        self.embeddings_metadata: dict[str, str] = {}
+        if embeddings is not None:
+            self._table = _padded(embeddings, len(self), "embeddings")
+            self.embeddings_metadata = self._checked_metadata(embeddings_metadata or {}, self._table.shape[1])
+        if augmented_embeddings is not None:
+            self._augmented = _padded(augmented_embeddings, len(self), "augmented_embeddings")
+            if self._table is None or self._table.shape != self._augmented.shape:
+                raise ValueError("ItemCatalog: augmented_embeddings need embeddings of the same shape beside them")
+
+    def __len__(self) -> int:
+        """Number of items I, without padding."""
+        return len(self._ids)
+
+    def __repr__(self) -> str:
+        dim = "no embeddings" if self._table is None else f"embeddings of width {self._table.shape[1]}"
+        return f"ItemCatalog({len(self)} items, {dim}, hash {self.hash[:8]})"
+
+    @property
+    def item_ids(self) -> list[str]:
+        """[I] raw ids; ``item_ids[i]`` has index ``i + 1``."""
+        return self._ids.to_pylist()
+
+    @property
+    def texts(self) -> list[str]:
+        """[I] item texts."""
+        return self._texts.to_pylist()
+
+    @property
+    def embeddings(self) -> np.ndarray | None:
+        """[I, E] float32, or None before the embed stage."""
+        return None if self._table is None else self._table[1:]
+
+    @property
+    def augmented_embeddings(self) -> np.ndarray | None:
+        """[I, E] float32 vectors of the texts with words dropped, or None."""
+        return None if self._augmented is None else self._augmented[1:]
+
+    @property
+    def text_encoder(self) -> str | None:
+        """Encoder, revision and prompt in one string: vectors are interchangeable only where it is equal. Or None."""
+        if self._table is None:
+            return None
+        metadata = self.embeddings_metadata
+        revision, prompt = metadata.get("revision"), metadata.get("prompt")
+        name = metadata.get("encoder") or "unknown"
+        return name + (f"@{revision}" if revision else "") + (f" prompt={prompt!r}" if prompt else "")
+
+    def index_of(self, raw_ids: Sequence[str]) -> np.ndarray:
+        """Indices of raw ids: [n] int64, 1-based, 0 for an unknown id (or None).
+
+        Raises:
+            ValueError: ids that are not strings.
+        """
+        positions = pc.index_in(_strings(raw_ids, "raw_ids"), value_set=self._ids)
+        return pc.fill_null(positions, -1).to_numpy(zero_copy_only=False).astype(np.int64) + 1
+
+    def item_table(self, augmented: bool = False) -> np.ndarray:
+        """[I + 1, E] float32: the vector of item index i in row i, zeros in row 0. Not a copy.
+
+        Args:
+            augmented: the vectors of the word-dropped texts instead.
+
+        Raises:
+            ValueError: the catalogue has no such embeddings.
+        """
+        if augmented:
+            if self._augmented is None:
+                raise ValueError(
+                    "this catalogue has no vectors of word-dropped texts; run scripts/embed.py --word-drop 0.15 DIR, "
+                    f"which writes {AUGMENTED_EMBEDDINGS_FILE}"
+                )
+            return self._augmented
+        if self._table is None:
+            raise ValueError(
+                "this catalogue has no item embeddings; run scripts/embed.py DIR on its prepared domain, "
+                f"which writes {EMBEDDINGS_FILE}"
+            )
+        return self._table
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path, embeddings: bool = True) -> "ItemCatalog":
+        """Opens a prepared domain or a model folder.
+
+        Args:
+            folder: holds ``items.parquet``, ``catalog.json`` and perhaps the embeddings.
+            embeddings: False leaves the vectors unread.
+
+        Raises:
+            ValueError: no catalogue there, items that do not fit ``catalog.json``, embeddings of another catalogue.
+        """
+        folder = Path(folder)
+        missing = [name for name in (ITEMS_FILE, CATALOG_FILE) if not (folder / name).is_file()]
+        if missing:
+            raise ValueError(
+                f"{folder}: expected the item catalogue {ITEMS_FILE} + {CATALOG_FILE}, but {' and '.join(missing)} "
+                "is missing; pass a folder made by scripts/prepare.py or by training"
+            )
+        stored = json.loads((folder / CATALOG_FILE).read_text(encoding="utf-8"))
+        if stored.get("format") != CATALOG_FORMAT:
+            raise ValueError(
+                f"{folder / CATALOG_FILE}: expected format {CATALOG_FORMAT}, got {stored.get('format')!r}; "
+                "prepare the domain again, or use the version of retr_hf that wrote it"
+            )
+        items = pq.read_table(folder / ITEMS_FILE)
+        if not {_ITEM_ID, _TEXT} <= set(items.column_names):
+            raise ValueError(f"{folder / ITEMS_FILE}: expected columns item_id, text; got {items.column_names}")
+        ids, texts = items[_ITEM_ID], items[_TEXT]
+        catalog = cls(ids, texts)
+        if catalog.hash != stored.get("hash"):
+            raise ValueError(
+                f"{folder / ITEMS_FILE}: ids, texts or their order changed since {CATALOG_FILE} was written "
+                f"(hash {catalog.hash[:12]} instead of {str(stored.get('hash'))[:12]}), so item indices may point to "
+                "other items; restore the file or prepare the domain again"
+            )
+        if not embeddings or not (folder / EMBEDDINGS_FILE).is_file():
+            return catalog
+        vectors, metadata = catalog._read_vectors(folder / EMBEDDINGS_FILE)
+        augmented = None
+        if (folder / AUGMENTED_EMBEDDINGS_FILE).is_file():
+            augmented, _ = catalog._read_vectors(folder / AUGMENTED_EMBEDDINGS_FILE)
+        return cls(ids, texts, vectors, metadata, augmented)
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Writes the catalogue into ``folder`` (made if absent), each file whole or not at all."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        table = pa.table({_ITEM_ID: self._ids, _TEXT: self._texts})
+        about = {"format": CATALOG_FORMAT, "num_items": len(self), "hash": self.hash}
+        _write(folder / ITEMS_FILE, lambda path: pq.write_table(table, path))
+        _write(folder / CATALOG_FILE, lambda path: path.write_text(json.dumps(about, indent=2) + "\n", "utf-8"))
+        for name, vectors in (
+            (EMBEDDINGS_FILE, self.embeddings),
+            (AUGMENTED_EMBEDDINGS_FILE, self.augmented_embeddings),
+        ):
+            if vectors is not None:
+                tensors = {_EMBEDDINGS: np.ascontiguousarray(vectors)}
+                _write(folder / name, lambda path, t=tensors: save_file(t, path, metadata=self.embeddings_metadata))
+
+    def _read_vectors(self, path: Path) -> tuple[np.ndarray, dict[str, str]]:
+        with safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+            if metadata.get("catalog_hash") != self.hash:
+                raise ValueError(
+                    f"{path}: these embeddings were made for other items or texts (catalog_hash "
+                    f"{metadata.get('catalog_hash', 'missing')[:12]}, expected {self.hash[:12]}); "
+                    "embed again: scripts/embed.py DIR"
+                )
+            return file.get_tensor(_EMBEDDINGS), metadata
+
+    def _checked_metadata(self, metadata: dict[str, str], dim: int) -> dict[str, str]:
+        for key, expected in (("catalog_hash", self.hash), ("dim", str(dim))):
+            if metadata.get(key, expected) != expected:
+                raise ValueError(f"embeddings_metadata: expected {key} {expected}, got {metadata[key]}; embed again")
+        return {**{key: str(value) for key, value in metadata.items()}, "catalog_hash": self.hash, "dim": str(dim)}
+
+
+def _strings(values: Sequence[str], name: str) -> pa.Array:
+    """A sequence, numpy or Arrow column of str as one large_string array; None stays null."""
+    if isinstance(values, pa.ChunkedArray):
+        values = values.combine_chunks()
+    try:
+        array = values if isinstance(values, pa.Array) else pa.array(values)
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        raise ValueError(f"{name}: expected a sequence of strings; {error}") from error
+    if not (pa.types.is_string(array.type) or pa.types.is_large_string(array.type) or pa.types.is_null(array.type)):
+        raise ValueError(f"{name}: expected strings, got {array.type}; item ids are strings always, use str(id)")
+    return array.cast(pa.large_string())
+
+
+def _hash(*columns: pa.Array) -> str:
+    """sha256 over the columns; lengths go first, so moving a letter from one entry to the next changes the hash."""
+    digest = hashlib.sha256()
+    for column in columns:
+        digest.update(len(column).to_bytes(8, "little"))
+        digest.update(pc.binary_length(column).to_numpy(zero_copy_only=False).astype("<i8").tobytes())
+        digest.update("".join(column.to_pylist()).encode("utf-8"))
+    return digest.hexdigest()
+
+
+def _padded(vectors: np.ndarray, num_items: int, name: str) -> np.ndarray:
+    """[I, E] any float -> [I + 1, E] float32 with a zero row in front."""
+    vectors = np.asarray(vectors)
+    if vectors.ndim != 2 or vectors.shape[0] != num_items:
+        raise ValueError(f"{name}: expected shape [{num_items}, dim], one row an item, got {list(vectors.shape)}")
+    table = np.zeros((num_items + 1, vectors.shape[1]), dtype=np.float32)
+    table[1:] = vectors
+    if not np.isfinite(table).all():
+        rows = np.flatnonzero(~np.isfinite(table).all(axis=1)) - 1
+        raise ValueError(f"{name}: {len(rows)} rows are not finite, the first is row {rows[0]}; embed again")
+    return table
+
+
+def _write(path: Path, write: Callable[[Path], object]) -> None:
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        partial.touch()
+        mode = partial.stat().st_mode
+        write(partial)
+        partial.chmod(mode)  # safetensors writes files that only their owner can read
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)

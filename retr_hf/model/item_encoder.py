@@ -1,0 +1,55 @@
+"""From a catalogue's text vectors to model space: UniSRec's mixture of whitening experts.
+
+Hou et al., *Towards Universal Sequence Representation Learning for Recommender Systems*, KDD 2022, section 2.2.
+Letters: M items, T text width, d model width, E experts.
+"""
+
+import torch
+from torch import nn
+from transformers import initialization as init
+
+from .configuration_retr import RetrConfig
+
+
+class MixtureOfExpertsAdaptor(nn.Module):
+    """Item text vectors [M, T] -> item vectors [M, d].
+
+        expert_e(x) = (dropout(x) - b_e) W_e                            parametric whitening
+        g           = softmax(x W_g + ε ⊙ (softplus(x W_n) + 0.01))     ε ~ N(0, 1), in training only
+        out         = Σ_e g_e expert_e(x)
+
+    Their name -> ours: PWLayer.lin -> a block of ``experts``, PWLayer.bias -> ``centers``, w_gate -> ``gate``,
+    w_noise -> ``gate_noise``. No top-k, despite the name of the published layer.
+
+    NOTE: one dropout mask serves all experts (theirs draws one each): the experts are then one matrix product, and the
+    centres fold into one vector an expert, b_e W_e, because (x - b) W = x W - b W.
+    """
+
+    def __init__(self, config: RetrConfig):
+        super().__init__()
+        self.num_experts, self.hidden_size = config.num_experts, config.hidden_size
+        self.experts = nn.Linear(config.text_size, config.num_experts * config.hidden_size, bias=False)  # W_e stacked
+        self.centers = nn.Parameter(torch.zeros(config.num_experts, config.text_size))  # b_e
+        self.gate = nn.Linear(config.text_size, config.num_experts, bias=False)  # W_g
+        self.gate_noise = nn.Linear(config.text_size, config.num_experts, bias=False)  # W_n
+        self.dropout = nn.Dropout(config.adaptor_dropout)
+
+    def forward(self, text_embeddings: torch.Tensor) -> torch.Tensor:
+        """text_embeddings [M, T] -> [M, d]."""
+        logits = self.gate(text_embeddings)  # [M, E]
+        if self.training:
+            scale = nn.functional.softplus(self.gate_noise(text_embeddings)) + 0.01
+            logits = logits + torch.randn_like(logits) * scale
+        gates = logits.softmax(dim=-1)
+        projected = self.experts(self.dropout(text_embeddings))
+        projected = projected.unflatten(-1, (self.num_experts, self.hidden_size))  # [M, E, d], x W_e
+        weight = self.experts.weight.view(self.num_experts, self.hidden_size, -1)
+        folded = torch.einsum("et,edt->ed", self.centers, weight)  # b_e W_e
+        return torch.einsum("me,med->md", gates, projected) - gates @ folded
+
+    @torch.no_grad()
+    def initialize(self):
+        """Gates start at zero (all experts equal), as in the authors' code; the experts at ``initializer_range``."""
+        init.zeros_(self.gate.weight)
+        init.zeros_(self.gate_noise.weight)
+        init.zeros_(self.centers)

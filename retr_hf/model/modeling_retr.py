@@ -1,0 +1,245 @@
+"""RETR: one body (body_retr.py), two heads.
+
+Yao et al., *Recommender Transformers with Behavior Pathways*, WWW 2024; pre-training as in UniSRec (Hou et al., KDD 2022).
+Axis letters: B rows of a batch, N length, d width, L blocks, M rows of an item table, T text width, S histories.
+What ``input_ids``, the item table and packed rows are is told at the top of body_retr.py.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from transformers.utils import ModelOutput, can_return_tuple
+
+from .body_retr import RetrModel, RetrPreTrainedModel, last_positions
+from .configuration_retr import RetrConfig
+from .losses import bpr_loss, gather_rows, in_batch_contrastive_loss, softmax_loss, unique_across_processes
+
+__all__ = ["RetrForPreTraining", "RetrForSequentialRecommendation", "RetrModel", "RetrOutput", "RetrPreTrainedModel"]
+
+
+@dataclass
+class RetrOutput(ModelOutput):
+    """Output of both heads; the fields of ``RetrModelOutput`` behind ``loss`` and ``logits``.
+
+    loss: scalar, given ``labels``.
+    logits: [B, M] scores of the item table after the last item of each row, padding row at -inf. Left out (None) in
+        training, where the loss reads other positions, and by the pre-training head.
+    """
+
+    loss: torch.FloatTensor | None = None
+    logits: torch.FloatTensor | None = None
+    last_hidden_state: torch.FloatTensor | None = None
+    hidden_states: tuple[torch.FloatTensor, ...] | None = None
+    attentions: tuple[torch.FloatTensor, ...] | None = None
+    routes: tuple[torch.FloatTensor, ...] | None = None
+    keep_probabilities: tuple[torch.FloatTensor, ...] | None = None
+    omegas: tuple[torch.FloatTensor, ...] | None = None
+    item_embeddings: torch.FloatTensor | None = None
+
+
+class _Head(RetrPreTrainedModel):
+    """What both heads share: the body, and how vectors become scores."""
+
+    def __init__(self, config: RetrConfig):
+        super().__init__(config)
+        self.model = RetrModel(config)
+        self.post_init()
+
+    def get_output_embeddings(self):
+        """None: scores are products with the item table, which is no weight."""
+        return None
+
+    def encode_items(self, item_ids=None, text_embeddings=None) -> torch.Tensor:
+        """Item vectors [M, d]; see ``RetrModel.encode_items``."""
+        return self.model.encode_items(item_ids, text_embeddings)
+
+    def query_vectors(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """Hidden states [..., d] as queries, so that score = query · candidate."""
+        if self.config.score == "cosine":
+            return nn.functional.normalize(hidden_states, dim=-1) / self.config.temperature
+        return hidden_states
+
+    def candidate_vectors(self, item_embeddings: torch.Tensor) -> torch.Tensor:
+        """Item vectors [M, d] as candidates, so that score = query · candidate."""
+        if self.config.score == "cosine":
+            return nn.functional.normalize(item_embeddings, dim=-1)
+        return item_embeddings
+
+    def encode_users(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, **inputs) -> torch.Tensor:
+        """Query vectors [B, d] after the last item of each history; inputs as for ``RetrModel.forward``."""
+        hidden_states = self.model(input_ids, attention_mask, **inputs).last_hidden_state
+        rows = torch.arange(len(hidden_states), device=hidden_states.device)
+        return self.query_vectors(hidden_states[rows, last_positions(attention_mask)])
+
+
+class RetrForSequentialRecommendation(_Head):
+    """RETR with next-item scores: ``config.score`` of the state against the item table, ``config.objective`` as loss."""
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.LongTensor | None = None,
+        inputs_embeds: torch.FloatTensor | None = None,
+        text_embeddings: torch.FloatTensor | None = None,
+        table_item_ids: torch.LongTensor | None = None,
+        item_embeddings: torch.FloatTensor | None = None,
+        labels: torch.LongTensor | None = None,
+        negative_ids: torch.LongTensor | None = None,
+        num_items_in_batch: int | torch.Tensor | None = None,
+        **kwargs,
+    ) -> RetrOutput:
+        """Scores the item table, or with ``labels`` computes the loss.
+
+        input_ids ... item_embeddings: as for ``RetrModel.forward``. For the softmax objective the table is what the
+            softmax runs over: pass the whole catalogue.
+        labels: [B, N] row of the next item at each step, -100 where there is no target.
+        negative_ids: [B, N] row of one negative at each step, for ``objective="bpr"``.
+        num_items_in_batch: number of targets in the global batch; None means those of this call.
+
+        Raises:
+            ValueError: BPR without negatives, or anything ``RetrModel.forward`` refuses.
+        """
+        if item_embeddings is None:
+            item_embeddings = self.encode_items(table_item_ids, text_embeddings)
+        outputs = self.model(
+            input_ids,
+            attention_mask,
+            position_ids,
+            inputs_embeds,
+            item_embeddings=item_embeddings,
+            **kwargs,
+        )
+        hidden_states = outputs.last_hidden_state
+        loss = logits = None
+        if labels is not None:
+            real = labels != -100
+            queries, targets = self.query_vectors(hidden_states[real]), labels[real]
+            candidates = self.candidate_vectors(item_embeddings)
+            if self.config.objective == "bpr":
+                if negative_ids is None:
+                    raise ValueError('objective="bpr" compares each target with one negative: pass negative_ids [B, N]')
+                positives, negatives = candidates[targets], candidates[negative_ids[real]]
+                loss = bpr_loss(queries, positives, negatives, num_items_in_batch)
+            else:
+                loss = softmax_loss(queries, candidates[1:], targets - 1, num_items_in_batch)
+            if outputs.auxiliary_loss is not None:
+                loss = loss + outputs.auxiliary_loss
+        if labels is None or not self.training:
+            if attention_mask is None:
+                attention_mask = torch.ones(hidden_states.shape[:2], dtype=torch.long, device=hidden_states.device)
+            rows = torch.arange(len(hidden_states), device=hidden_states.device)
+            queries = self.query_vectors(hidden_states[rows, last_positions(attention_mask)])
+            logits = queries @ self.candidate_vectors(item_embeddings).T
+            logits = torch.cat([torch.full_like(logits[:, :1], float("-inf")), logits[:, 1:]], dim=1)
+        return RetrOutput(
+            loss=loss,
+            logits=logits,
+            last_hidden_state=hidden_states,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+            routes=outputs.routes,
+            keep_probabilities=outputs.keep_probabilities,
+            omegas=outputs.omegas,
+            item_embeddings=item_embeddings,
+        )
+
+
+class RetrForPreTraining(_Head):
+    """RETR with UniSRec's two contrastive objectives over a mixture of domains (Hou et al., KDD 2022, section 2.4).
+
+    sequence-item: the state against the next item, negatives from the whole batch, all domains and all processes.
+    sequence-sequence (weight ``sequence_loss_weight``): the last state against that of an augmented view.
+
+    NOTE: with ``every_step`` each step of a history has its own sequence-item term, and the candidates are all unique
+    items of the global batch, histories included; the authors use one target a row and the targets alone.
+    """
+
+    def __init__(self, config: RetrConfig):
+        if config.uses_ids:
+            raise ValueError(
+                f'item_features="{config.item_features}": pre-training mixes catalogues, whose ids have nothing in '
+                'common; use item_features="text"'
+            )
+        super().__init__(config)
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.LongTensor | None = None,
+        text_embeddings: torch.FloatTensor | None = None,
+        table_item_ids: torch.LongTensor | None = None,
+        labels: torch.LongTensor | None = None,
+        sequence_ends: torch.LongTensor | None = None,
+        view_input_ids: torch.LongTensor | None = None,
+        view_attention_mask: torch.Tensor | None = None,
+        view_position_ids: torch.LongTensor | None = None,
+        view_sequence_ends: torch.LongTensor | None = None,
+        num_items_in_batch: int | torch.Tensor | None = None,
+        num_sequences_in_batch: int | torch.Tensor | None = None,
+        **kwargs,
+    ) -> RetrOutput:
+        """Contrastive loss of a batch of histories.
+
+        input_ids, attention_mask, position_ids: [B, N] histories, packed or not, as for ``RetrModel.forward``.
+        text_embeddings: [M, T] the batch's items, row 0 padding; rows of word-dropped texts may follow for the view.
+        table_item_ids: [M] an id of each row that is unique over all domains (0: padding or a view's row).
+        labels: [B, N] row of the next item at each step, -100 where there is no target.
+        sequence_ends: [S] flat position (row * N + column) of the last item of each of the S histories.
+        view_*: the same histories, augmented; [B', N'], and view_sequence_ends [S] in the same order.
+        num_items_in_batch, num_sequences_in_batch: targets and histories of the global batch (None: of this call).
+
+        Raises:
+            ValueError: labels or table_item_ids are missing.
+        """
+        if labels is None or table_item_ids is None:
+            raise ValueError("pre-training needs labels [B, N] and table_item_ids [M] (data.collators makes both)")
+        item_embeddings = self.encode_items(None, text_embeddings)
+        outputs = self.model(
+            input_ids, attention_mask, position_ids, item_embeddings=item_embeddings, **kwargs
+        )
+        real = labels != -100
+        queries, targets = self.query_vectors(outputs.last_hidden_state[real]), labels[real]
+        candidates = self.candidate_vectors(item_embeddings)
+        if self.config.every_step:
+            everyone, row = unique_across_processes(candidates, table_item_ids)
+            loss = softmax_loss(queries, everyone, row[targets], num_items_in_batch)
+        else:
+            loss = self._contrast(queries, candidates[targets], table_item_ids[targets], num_items_in_batch)
+
+        if self.config.sequence_loss_weight and view_input_ids is not None:
+            view = self.model(
+                view_input_ids, view_attention_mask, view_position_ids, item_embeddings=item_embeddings, **kwargs
+            )
+            # The cosine of two states: the temperature divides one side only.
+            states = self.query_vectors(outputs.last_hidden_state.flatten(0, 1)[sequence_ends])
+            views = self.candidate_vectors(view.last_hidden_state.flatten(0, 1)[view_sequence_ends])
+            next_items = labels.flatten()[sequence_ends]
+            next_ids = torch.where(next_items < 0, 0, table_item_ids[next_items.clamp(min=0)])
+            term = self._contrast(states, views, next_ids, num_sequences_in_batch)
+            loss = loss + self.config.sequence_loss_weight * term
+        if outputs.auxiliary_loss is not None:
+            loss = loss + outputs.auxiliary_loss
+        return RetrOutput(
+            loss=loss,
+            last_hidden_state=outputs.last_hidden_state,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+            routes=outputs.routes,
+            keep_probabilities=outputs.keep_probabilities,
+            omegas=outputs.omegas,
+            item_embeddings=item_embeddings,
+        )
+
+    def _contrast(self, queries, keys, ids, count):
+        """In-batch contrast of rows [S, d] with keys [S, d], negatives from every process."""
+        all_keys, offset = gather_rows(keys)
+        all_ids, _ = gather_rows(ids)
+        positives = offset + torch.arange(len(queries), device=queries.device)
+        return in_batch_contrastive_loss(
+            queries, all_keys, ids, all_ids, positives, count, self.config.unisrec_compat
+        )

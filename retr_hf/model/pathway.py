@@ -1,0 +1,200 @@
+"""The pathway router: decides, token by token, which past behaviours may ask. Torch only; carry it away if you like.
+
+Yao et al., *Recommender Transformers with Behavior Pathways*, WWW 2024, equations (2) to (6). Letters: B batch, N length,
+d width. A router reads the tokens Z of a block and the route R so far and returns, per token, the hard route, the
+probability α of being kept and the weight ω of the adaptive relaxation.
+"""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+
+class SequenceLayout(NamedTuple):
+    """Where sequences lie in a batch of rows [B, N]; several sequences may be packed into one row.
+
+    valid: bool [B, N], False for padding.
+    start, end: int64 [B, N], index within the row of the first and the last token of the token's own sequence, or None
+        where every row holds one sequence (padding on either side).
+    """
+
+    valid: torch.Tensor
+    start: torch.Tensor | None = None
+    end: torch.Tensor | None = None
+
+    @classmethod
+    def from_positions(cls, position_ids: torch.Tensor, valid: torch.Tensor) -> "SequenceLayout":
+        """Layout of packed rows: a sequence starts wherever ``position_ids`` [B, N] is 0."""
+        steps = torch.arange(position_ids.shape[1], device=position_ids.device).expand_as(position_ids)
+        first = position_ids == 0
+        start = torch.where(first, steps, 0).cummax(dim=1).values
+        last = torch.cat([first[:, 1:], torch.ones_like(first[:, :1])], dim=1)
+        end = torch.where(last, steps, steps.shape[1]).flip(1).cummin(dim=1).values.flip(1)
+        return cls(valid, start, end)
+
+    def totals(self, values: torch.Tensor, context: str) -> torch.Tensor:
+        """Sum of ``values`` [B, N, k] over the tokens of the own sequence: up to t (causal) or all of them (global)."""
+        sums = nn.functional.pad(values.cumsum(dim=1), (0, 0, 1, 0))  # [B, N + 1, k], sums[:, t] = tokens before t
+        if self.start is None:
+            return sums[:, 1:] if context == "causal" else sums[:, -1:].expand_as(values)
+        before = sums.gather(1, self.start.unsqueeze(-1).expand_as(values))
+        if context == "causal":
+            return sums[:, 1:] - before
+        return sums.gather(1, (self.end + 1).unsqueeze(-1).expand_as(values)) - before
+
+
+class Routing(NamedTuple):
+    """What a router decides, each [B, N]: hard route in {0, 1} (with the relaxation's gradient), α and ω."""
+
+    route: torch.Tensor
+    keep_probability: torch.Tensor
+    omega: torch.Tensor
+
+
+def pathway_mean(
+    hidden_states: torch.Tensor, route: torch.Tensor, layout: SequenceLayout, context: str
+) -> torch.Tensor:
+    """Mean of the tokens still on the pathway, the inner term of equation (2).
+
+        p = Σ_i R_i Z_i / Σ_i R_i        over i ≤ t (causal) or all i of the sequence (global)
+
+    hidden_states [B, N, d], route [B, N] -> [B, N, d]. Padding is in no mean. NOTE: where no visible token is on the
+    pathway the paper's quotient is 0/0; we fall back to the plain mean of the visible tokens.
+    """
+    valid = layout.valid.to(hidden_states.dtype)
+    on_pathway = (route * valid).unsqueeze(-1)
+    visible = valid.unsqueeze(-1)
+    kept = layout.totals(on_pathway, context)
+    mean_kept = layout.totals(on_pathway * hidden_states, context) / kept.clamp(min=1.0)
+    mean_visible = layout.totals(visible * hidden_states, context) / layout.totals(visible, context).clamp(min=1.0)
+    return torch.where(kept > 0.5, mean_kept, mean_visible)
+
+
+class PathwayRouter(nn.Module):
+    """Learned binary route, equations (2) to (6) of the paper.
+
+        Z_emb = Z + Z ⊙ MLP(p)                         (2)   p: ``pathway_mean``
+        π     = softmax(MLP(Z_emb)) = [1 - α, α]       (2)
+        R̂     = argmax_j (log π(j) + G(j))             (3)   G standard Gumbel noise
+        v(j)  = softmax_j((log π(j) + G(j)) / τ)       (4)   ``gumbel="fixed"``, τ = ``temperature``
+        ω     = ReLU(MLP(Z_emb))                       (5)
+        v(j)  = softmax_j(ω log π(j) + G(j))           (5)   ``gumbel="adaptive"``
+        R     = R̂ ⊙ R^{l-1}                            (6)   ``hierarchical=True``
+
+    Forward uses R̂, backward v (straight-through). Their name -> ours: MLP of p -> context_mlp, MLP of π -> keep_mlp,
+    MLP of ω -> omega_mlp, v(1) -> relaxed.
+
+    NOTE: with two classes the softmaxes are logistic functions of log π(1) - log π(0), the one output of ``keep_mlp``,
+    and the difference of two Gumbel variables is one logistic variable: same distributions, half the random numbers.
+    NOTE: the means run over i ≤ t by default (``context="causal"``); the printed sum runs over all N tokens
+    (``context="global"``) and leaks the future into every step but the last.
+    NOTE: evaluation is deterministic, R̂ = 1 where α ≥ 0.5, unless ``sampling``.
+    NOTE: tokens start with α = ``init_keep`` (the paper is silent) and ω = 1.
+    NOTE: the sizes of the MLPs are not given in the paper; ours have one hidden layer of ``router_hidden_size``.
+
+    Args:
+        hidden_size: width d.
+        router_hidden_size: inner width of the MLPs; None means ``hidden_size // 4``.
+        context: "causal" or "global".
+        hierarchical, gumbel, temperature, init_keep, sampling: see the equations and notes above.
+    """
+
+    def __init__(
+        self,
+        hidden_size: int,
+        router_hidden_size: int | None = None,
+        context: str = "causal",
+        hierarchical: bool = True,
+        gumbel: str = "adaptive",
+        temperature: float = 1.0,
+        init_keep: float = 0.88,
+        sampling: bool = False,
+    ):
+        super().__init__()
+        inner = router_hidden_size or max(1, hidden_size // 4)
+        self.context, self.hierarchical = context, hierarchical
+        self.gumbel, self.temperature = gumbel, temperature
+        self.init_keep, self.sampling = init_keep, sampling
+        self.context_mlp = self._mlp(hidden_size, inner, hidden_size)
+        self.keep_mlp = self._mlp(hidden_size, inner, 1)
+        self.omega_mlp = self._mlp(hidden_size, inner, 1)
+        nn.init.constant_(self.keep_mlp[-1].bias, self.initial_logit)
+        nn.init.constant_(self.omega_mlp[-1].bias, 1.0)
+
+    @staticmethod
+    def _mlp(size: int, inner: int, out: int) -> nn.Sequential:
+        return nn.Sequential(nn.Linear(size, inner), nn.GELU(), nn.Linear(inner, out))
+
+    @property
+    def initial_logit(self) -> float:
+        """log(α / (1 - α)) at α = ``init_keep``: the last bias of π at the start."""
+        return math.log(self.init_keep / (1 - self.init_keep))
+
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        previous_route: torch.Tensor | None = None,
+        layout: SequenceLayout | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Routing:
+        """hidden_states [B, N, d], previous_route [B, N] (None: all ones, R^0) -> Routing of [B, N] tensors."""
+        if layout is None:
+            layout = SequenceLayout(torch.ones(hidden_states.shape[:2], dtype=torch.bool, device=hidden_states.device))
+        if previous_route is None:
+            previous_route = layout.valid.to(hidden_states.dtype)
+        p = pathway_mean(hidden_states, previous_route.to(hidden_states.dtype), layout, self.context)
+        z_emb = hidden_states + hidden_states * self.context_mlp(p)  # (2)
+        # float32 from here: half precision would round probabilities and noise before the comparison.
+        logit = self.keep_mlp(z_emb).squeeze(-1).float()  # log π(1) - log π(0)
+        omega = self.omega_mlp(z_emb).squeeze(-1).float().relu()  # (5)
+
+        if self.training or self.sampling:
+            uniform = torch.rand(logit.shape, device=logit.device, generator=generator)
+            noise = torch.logit(uniform, eps=1e-6)  # G(1) - G(0)
+            slope = omega if self.gumbel == "adaptive" else 1.0
+            tau = 1.0 if self.gumbel == "adaptive" else self.temperature
+            relaxed = torch.sigmoid((slope * logit + noise) / tau)  # (4), (5)
+            hard = (logit + noise > 0).to(relaxed.dtype)  # (3)
+        else:
+            relaxed = torch.sigmoid(logit)
+            hard = (logit >= 0).to(relaxed.dtype)
+        route = hard + (relaxed - relaxed.detach())  # the bracket is exactly 0: the route stays 0 or 1
+        if self.hierarchical:
+            route = route * previous_route.float()  # (6)
+        return Routing(route * layout.valid, torch.sigmoid(logit), omega)
+
+
+class RandomRouter(nn.Module):
+    """Keeps each token with a fixed probability: the paper's ablation "w/o pathway router" (Table 6).
+
+    NOTE: the paper does not say what evaluation does; ours keeps a fixed, evenly spread share of the positions (the Weyl
+    sequence frac((t + 1)·φ + l·√2)), so that results repeat and neither padding nor the future changes them.
+    """
+
+    def __init__(self, layer_idx: int = 0, hierarchical: bool = True, keep: float = 0.88, sampling: bool = False):
+        super().__init__()
+        self.layer_idx, self.hierarchical, self.keep, self.sampling = layer_idx, hierarchical, keep, sampling
+
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        previous_route: torch.Tensor | None = None,
+        layout: SequenceLayout | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Routing:
+        """hidden_states [B, N, d], previous_route [B, N] or None -> Routing of [B, N] tensors."""
+        if layout is None:
+            layout = SequenceLayout(torch.ones(hidden_states.shape[:2], dtype=torch.bool, device=hidden_states.device))
+        valid = layout.valid.float()
+        if self.training or self.sampling:
+            uniform = torch.rand(valid.shape, device=valid.device, generator=generator)
+        else:
+            rank = layout.totals(valid.unsqueeze(-1), "causal").squeeze(-1)  # 1, 2, ... within the own sequence
+            uniform = torch.frac(rank * ((1 + math.sqrt(5)) / 2) + self.layer_idx * math.sqrt(2))
+        route = (uniform < self.keep).float() * valid
+        if self.hierarchical and previous_route is not None:
+            route = route * previous_route.float()
+        return Routing(route, torch.full_like(valid, self.keep), torch.ones_like(valid))
+

@@ -1,0 +1,125 @@
+"""Recommender: a model folder in, titles, scores and the pathway behind them out."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from .model.modeling_retr import RetrForSequentialRecommendation
+from .model.processing_retr import RetrProcessor, check_catalog
+
+
+@dataclass(frozen=True)
+class RecommendedItem:
+    """One recommended item: raw id, title (the catalogue's text) and score (query · item)."""
+
+    item_id: str
+    title: str
+    score: float
+
+
+@dataclass(frozen=True)
+class PathwayStep:
+    """What the router decided about one behaviour of the history.
+
+    on_pathway: it may ask in the last block; it is among the behaviours that drove the recommendation.
+    keep_probabilities: α of each block.
+    """
+
+    item_id: str
+    title: str
+    on_pathway: bool
+    keep_probabilities: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """Items, best first, and the pathway over the history the model read (empty for a model without router)."""
+
+    items: list[RecommendedItem]
+    pathway: list[PathwayStep]
+
+    def __str__(self) -> str:
+        kept = [step.title for step in self.pathway if step.on_pathway]
+        lines = [f"{item.score:7.3f}  {item.title} [{item.item_id}]" for item in self.items]
+        if self.pathway:
+            lines.append(f"driven by {len(kept)} of {len(self.pathway)}: " + "; ".join(kept))
+        return "\n".join(lines)
+
+
+class Recommender:
+    """Serves a model and its catalogue; items are encoded once.
+
+    Args:
+        model: the recommendation head.
+        processor: its catalogue. Another catalogue embedded by the same encoder makes a text model a zero-shot one.
+
+    Raises:
+        ValueError: the model cannot read the catalogue.
+    """
+
+    def __init__(self, model: RetrForSequentialRecommendation, processor: RetrProcessor):
+        check_catalog(model.config, processor.catalog)
+        self.model, self.processor = model.eval(), processor
+        with torch.no_grad():
+            text = processor.item_table().to(model.device) if model.config.uses_text else None
+            self.item_embeddings = model.encode_items(None, text)  # [num_items + 1, d]
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path, catalog: str | Path | None = None) -> "Recommender":
+        """Opens a model folder; ``catalog`` names another folder to take the items from."""
+        model = RetrForSequentialRecommendation.from_pretrained(folder)
+        if catalog is None:
+            return cls(model, RetrProcessor.from_pretrained(folder))
+        length = model.config.max_position_embeddings
+        return cls(model, RetrProcessor.from_pretrained(catalog, max_length=length))
+
+    @torch.no_grad()
+    def recommend(
+        self, history: Sequence[str] | Sequence[Sequence[str]], k: int = 10, exclude_seen: bool = True
+    ) -> Recommendation | list[Recommendation]:
+        """The k best next items of one history, or of each of a batch.
+
+        Args:
+            history: raw item ids, oldest first; or a list of such lists.
+            k: how many items, at most those that remain.
+            exclude_seen: leave the items of the whole history out.
+
+        Raises:
+            ValueError: k < 1, or a history the processor refuses.
+        """
+        if k < 1:
+            raise ValueError(f"k={k}: expected at least 1")
+        single = not len(history) or isinstance(history[0], str)
+        histories = [history] if single else list(history)
+        device = self.item_embeddings.device
+        batch = self.processor(histories).to(device)
+        outputs = self.model(**batch, item_embeddings=self.item_embeddings, output_routes=True)
+        if exclude_seen:
+            for row, each in zip(outputs.logits, histories, strict=True):
+                row[torch.from_numpy(self.processor.indices(each)).to(device)] = float("-inf")
+        best = outputs.logits.topk(min(k, outputs.logits.shape[1] - 1), dim=-1)
+        answers = []
+        for row in range(len(histories)):
+            kept = best.values[row].isfinite()
+            items = self.processor.decode(best.indices[row][kept].tolist())
+            scores = best.values[row][kept].tolist()
+            answers.append(
+                Recommendation(
+                    [RecommendedItem(*item, score) for item, score in zip(items, scores, strict=True)],
+                    self._pathway(batch, outputs, row),
+                )
+            )
+        return answers[0] if single else answers
+
+    def _pathway(self, batch, outputs, row: int) -> list[PathwayStep]:
+        if not outputs.routes:
+            return []
+        indices = batch["input_ids"][row][batch["attention_mask"][row].bool()].tolist()
+        keep = [alpha[row].tolist() for alpha in outputs.keep_probabilities]
+        route = outputs.routes[-1][row].bool().tolist()
+        return [
+            PathwayStep(*item, route[step], tuple(alpha[step] for alpha in keep))
+            for step, item in enumerate(self.processor.decode(indices))
+        ]

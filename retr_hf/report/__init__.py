@@ -1,0 +1,1 @@
+"""Result rows, the tables and the figures made from them; no torch."""

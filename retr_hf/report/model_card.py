@@ -1,0 +1,86 @@
+"""The model card of a run: what it was trained on, how, and what was measured; nothing that was not."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+
+from .results import ResultRow, environment
+from .tables import result_tables
+
+TAGS = ["retr", "recommendation", "sequential-recommendation"]
+
+
+def write_model_card(
+    folder: str | Path,
+    recipe: dict[str, Any],
+    sources: Sequence[str],
+    *,
+    rows: Sequence[ResultRow] = (),
+    target: str | None = None,
+    validation: dict[str, Any] | None = None,
+) -> Path:
+    """Writes README.md into a model folder.
+
+    Args:
+        recipe: the resolved recipe.
+        sources: names of the pre-training domains, [] from scratch.
+        rows: what the run measured on its test split.
+        target: the fine-tuning domain, None for a pre-trained model.
+        validation: metric, best value and step of a pre-trained model.
+    """
+    data = ModelCardData(
+        library_name="transformers",
+        tags=TAGS,
+        model_name=recipe["name"],
+        eval_results=[
+            EvalResult(
+                task_type="sequential-recommendation",
+                dataset_type=row.domain,
+                dataset_name=f"{row.domain}, {row.protocol}, {row.candidates} candidates",
+                metric_type=metric,
+                metric_value=value,
+            )
+            for row in rows
+            for metric, value in row.metrics.items()
+        ],
+    )
+    trained = f"fine-tuned on {target}" if target else "pre-trained"
+    origin = f"pre-trained on {', '.join(sources)}" if sources else "trained from scratch"
+    made = environment()
+    lines = [
+        f"# {recipe['name']}",
+        f"A RETR sequential recommender, {trained}; {origin}." if target else f"A RETR sequential recommender, {origin}.",
+        recipe.get("description") or "",
+        *(["Its domains are synthetic: the numbers show that the code runs, nothing about shops."]
+          if any(row.synthetic for row in rows) else []),  # fmt: skip
+    ]
+    if rows:
+        lines += ["## Measured", result_tables(rows, published="none")]
+    elif validation:
+        lines += [
+            "## Measured",
+            f"Mean validation {validation['metric']} over the sources: {validation['best']:.4f} at step "
+            f"{validation['best_step']} (next item, full ranking).",
+        ]
+    use = (
+        "from retr_hf import Recommender\n\nrecommender = Recommender.from_pretrained(FOLDER)\n"
+        "print(recommender.recommend([ITEM_ID, ITEM_ID], k=10))"
+        if target
+        else "from retr_hf import Recommender\n\n"
+        "recommender = Recommender.from_pretrained(FOLDER, catalog=PREPARED_DOMAIN)  # zero-shot\n"
+        "print(recommender.recommend([ITEM_ID, ITEM_ID], k=10))"
+    )
+    lines += [
+        "## Use",
+        f"```python\n{use}\n```",
+        "## Made with",
+        f"The recipe is in `recipe.yaml`, the log in `log.jsonl`. Commit {made['commit'] or 'unknown'}, "
+        + ", ".join(f"{name} {number}" for name, number in made["versions"].items() if number)
+        + ".",
+    ]
+    text = "\n\n".join(line for line in lines if line)
+    path = Path(folder) / "README.md"
+    ModelCard(f"---\n{data.to_yaml()}\n---\n\n{text}\n").save(path)
+    return path

@@ -1,0 +1,129 @@
+"""Result rows -> Markdown tables, published numbers beside, and never two kinds of numbers in one table."""
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from statistics import fmean, stdev
+
+from ..errors import DataError
+from .published import PublishedResult, published_results
+from .results import PROTOCOLS, ResultRow
+
+PUBLISHED_CHOICES = ("matching", "all", "none")
+
+CAPTIONS = {
+    "full": "all items are candidates, also those of the user's history",
+    "full-unseen": "all items but those of the user's history are candidates",
+    "sampled": "the target among stored sampled negatives",
+}
+CELLS = "mean ± sample standard deviation over n seeds; without ± it is one seed"
+CLAIMS = "Published rows are printed claims of others, made on their own data, sources and machines"
+
+
+def result_tables(rows: Iterable[ResultRow], published: str = "matching") -> str:
+    """One Markdown table for each protocol and set of metrics: rows are systems, columns domains x metrics.
+
+    Rows of different splits, of real and synthetic data, and of different numbers of sampled candidates never share
+    a table. A system has a row for each list of sources, and for each recipe if several recipes measured the same
+    domain. What was not measured is an empty cell.
+
+    Args:
+        rows: as ``read_rows`` gives them.
+        published: which published numbers stand beside (protocol ``full`` on the test split of real data only, by
+            the names of domains, in any case): of the systems in the table (``matching``), of ``all`` systems, or
+            ``none``. They have rows of their own, marked, with their own sources.
+
+    Raises:
+        DataError: no rows, or an unknown choice of ``published``.
+    """
+    if published not in PUBLISHED_CHOICES:
+        raise DataError(f"published must be one of {', '.join(PUBLISHED_CHOICES)}; got {published!r}")
+    groups = defaultdict(list)
+    for row in rows:
+        candidates = row.candidates if row.protocol == "sampled" else 0
+        metrics = tuple(sorted(row.metrics, key=_metric_order))
+        groups[row.synthetic, row.split, PROTOCOLS.index(row.protocol), candidates, metrics].append(row)
+    if not groups:
+        raise DataError("there are no result rows to report: evaluate a model first")
+    return "\n".join(_table(groups[key], key[-1], published) for key in sorted(groups))
+
+
+def _table(rows: list[ResultRow], metrics: Sequence[str], published: str) -> str:
+    first = rows[0]
+    domains = sorted({row.domain for row in rows})
+    columns = [(domain, metric) for domain in domains for metric in metrics]
+    claims = _claims(rows, published) if first.protocol == "full" and first.split == "test" else []
+
+    lines = [(label, _sources(sources), cells) for (label, sources), cells in _measured(rows).items()]
+    lines += [(f"{label} (published)", _sources(sources), cells) for (label, sources), cells in claims]
+    lines.sort(key=lambda line: (line[0].lower(), line[1]))
+    table = [["system", "sources", *(f"{domain} {metric}" for domain, metric in columns)]]
+    table += [[label, sources, *(cells.get(column, "") for column in columns)] for label, sources, cells in lines]
+
+    data = "SYNTHETIC data, not a result about any real domain" if first.synthetic else "real data"
+    candidates = f", {first.candidates} candidates" if first.protocol == "sampled" else ""
+    title = f"## {first.protocol} ranking, {first.split} split, {data}"
+    notes = [f"{CAPTIONS[first.protocol].capitalize()}{candidates}; {CELLS}.", *([f"{CLAIMS}."] if claims else [])]
+    return "\n".join([title, "", *notes, "", *_markdown(table), ""])
+
+
+def _measured(rows: list[ResultRow]) -> dict[tuple[str, tuple[str, ...]], dict[tuple[str, str], str]]:
+    """(system, sources) -> (domain, metric) -> cell."""
+    recipes = defaultdict(set)
+    for row in rows:
+        recipes[row.system, tuple(row.sources), row.domain].add(row.recipe)
+    ambiguous = {key[:2] for key, names in recipes.items() if len(names) > 1}
+
+    values = defaultdict(lambda: defaultdict(list))
+    for row in rows:
+        key = row.system, tuple(row.sources)
+        label = f"{row.system} [{row.recipe}]" if key in ambiguous else row.system
+        for metric, value in row.metrics.items():
+            values[label, key[1]][row.domain, metric].append(value)
+    return {line: {column: _cell(cell) for column, cell in cells.items()} for line, cells in values.items()}
+
+
+def _claims(rows: list[ResultRow], published: str) -> list[tuple[tuple[str, tuple[str, ...]], dict]]:
+    """Published numbers under the names that the rows use for their domains."""
+    if published == "none" or rows[0].synthetic:
+        return []
+    domains = {row.domain.lower(): row.domain for row in rows}
+    systems = {row.system.lower() for row in rows}
+    claims = defaultdict(dict)
+    for claim in published_results(rows[0].protocol):
+        if claim.domain.lower() in domains and (published == "all" or claim.system.lower() in systems):
+            claims[claim.system, claim.sources] |= _claim_cells(claim, domains[claim.domain.lower()])
+    return list(claims.items())
+
+
+def _claim_cells(claim: PublishedResult, domain: str) -> dict[tuple[str, str], str]:
+    return {(domain, metric): f"{value:.4f}" for metric, value in claim.metrics.items()}
+
+
+def _cell(values: list[float]) -> str:
+    if len(values) == 1:
+        return f"{values[0]:.4f}"
+    return f"{fmean(values):.4f} ± {stdev(values):.4f} (n={len(values)})"
+
+
+def _sources(sources: Sequence[str]) -> str:
+    return ", ".join(sources) if sources else "from scratch"
+
+
+def _metric_order(name: str) -> tuple:
+    """HR@10, HR@50, NDCG@10, NDCG@50, MRR, then any other by name."""
+    family, _, cutoff = name.partition("@")
+    known = ("HR", "NDCG", "MRR")
+    return known.index(family) if family in known else len(known), family, int(cutoff) if cutoff.isdigit() else 0, name
+
+
+def _markdown(table: list[list[str]]) -> list[str]:
+    """A Markdown table, its columns padded so that the source can be read too; numbers to the right."""
+    table = [[re.sub(r"([|\\])", r"\\\1", cell) for cell in line] for line in table]
+    widths = [max(3, *map(len, column)) for column in zip(*table, strict=True)]
+    rule = ["-" * width if index < 2 else "-" * (width - 1) + ":" for index, width in enumerate(widths)]
+    padded = [
+        [cell.ljust(width) if index < 2 else cell.rjust(width) for index, (cell, width) in enumerate(line)]
+        for line in (list(zip(line, widths, strict=True)) for line in table)
+    ]
+    return ["| " + " | ".join(line) + " |" for line in [padded[0], rule, *padded[1:]]]

@@ -1,0 +1,1 @@
+"""Training: strict recipes, the settings they fill, and one loop that runs them."""

@@ -1,0 +1,134 @@
+"""What a run leaves on disk, and how it gets there whole: recipe, log, versions, checkpoints, the finished model.
+
+    OUTPUT/
+      recipe.yaml           the resolved recipe; loading it repeats the run
+      run.json              command, commit, versions, start and end
+      log.jsonl             one JSON object a line: training steps and evaluations
+      checkpoints/last/     everything a resumed run needs
+      checkpoints/best/     the model with the best validation metric
+      config.json, model.safetensors, ...   the finished model: a copy of best, written last
+"""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+from ..errors import RecipeError
+from .recipe import Recipe
+
+RECIPE_FILE, RUN_FILE, LOG_FILE = "recipe.yaml", "run.json", "log.jsonl"
+RESUMABLE = {"": ("description", "expected", "results"), "training": ("progress", "trackers")}
+
+
+class RunFolder:
+    """The folder of one run.
+
+    Attributes:
+        path: the folder.
+        last, best: its checkpoints.
+    """
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+        self.last = self.path / "checkpoints" / "last"
+        self.best = self.path / "checkpoints" / "best"
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run came to its end."""
+        file = self.path / RUN_FILE
+        return file.is_file() and json.loads(file.read_text(encoding="utf-8")).get("finished") is not None
+
+    def open(self, recipe: Recipe, about: dict, resume: bool = False, overwrite: bool = False) -> None:
+        """Prepares the folder for a run, or for its continuation.
+
+        Raises:
+            RecipeError: the folder holds a run and neither ``resume`` nor ``overwrite`` was asked for; or the run to be
+                resumed had another recipe.
+        """
+        saved = self.path / RECIPE_FILE
+        if saved.is_file() and resume:
+            self._require_same(recipe, saved)
+        elif saved.is_file() and not overwrite:
+            raise RecipeError(
+                str(self.path), ["holds a run already: --resume goes on with it, --overwrite starts anew, or set output="]
+            )
+        elif self.path.exists() and any(self.path.iterdir()) and not saved.is_file():
+            raise RecipeError(str(self.path), ["is not empty and holds no run of ours: choose another output"])
+        elif saved.is_file():
+            shutil.rmtree(self.path)
+        self.path.mkdir(parents=True, exist_ok=True)
+        recipe.save(saved)
+        self.write_json(RUN_FILE, about)
+
+    def _require_same(self, recipe: Recipe, saved: Path) -> None:
+        from . import strict_yaml
+
+        before, after = strict_yaml.read(saved.read_text(encoding="utf-8"))[0], recipe.as_dict()
+        problems = []
+        for key in sorted(before.keys() | after.keys()):
+            old, new = before.get(key), after.get(key)
+            if isinstance(old, dict) or isinstance(new, dict):
+                free = RESUMABLE.get(key, ())
+                old, new = old or {}, new or {}
+                problems += [
+                    f"{key}.{name}: the run has {old.get(name)!r}, now {new.get(name)!r}"
+                    for name in sorted(old.keys() | new.keys())
+                    if name not in free and old.get(name) != new.get(name)
+                ]
+            elif key not in RESUMABLE[""] and old != new:
+                problems.append(f"{key}: the run has {old!r}, now {new!r}")
+        if problems:
+            raise RecipeError(f"{self.path}: cannot be resumed with another recipe", problems)
+
+    def write_json(self, name: str, content: dict) -> None:
+        """Writes a JSON file of the folder, whole or not at all."""
+        temporary = self.path / f".{name}.{os.getpid()}"
+        temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        os.replace(temporary, self.path / name)
+
+    def log(self, **entry) -> None:
+        """Adds one line to the log."""
+        with open(self.path / LOG_FILE, "a", encoding="utf-8") as file:
+            file.write(json.dumps(entry) + "\n")
+
+    def rewind_log(self, step: int) -> None:
+        """Takes out what a run wrote after its last checkpoint: the resumed run will write it again."""
+        file = self.path / LOG_FILE
+        if not file.is_file():
+            return
+        kept = []
+        for line in file.read_text(encoding="utf-8").splitlines():
+            try:
+                entry = json.loads(line)
+            except json.JSONDecodeError:  # the line an interruption cut short
+                continue
+            if entry["step"] <= step:
+                kept.append(line)
+        temporary = self.path / f".{LOG_FILE}.{os.getpid()}"
+        temporary.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+        os.replace(temporary, file)
+
+    def publish(self, model_folder: Path) -> None:
+        """Copies the files of a model folder to the top of the run's."""
+        for file in sorted(model_folder.iterdir()):
+            temporary = self.path / f".{file.name}.{os.getpid()}"
+            shutil.copyfile(file, temporary)
+            os.replace(temporary, self.path / file.name)
+
+
+def replace_folder(temporary: Path, final: Path) -> None:
+    """Puts a finished folder in the place of an older one; at every moment one of the two is there whole."""
+    old = final.with_name(final.name + ".old")
+    if final.exists():
+        shutil.rmtree(old, ignore_errors=True)
+        os.replace(final, old)
+    os.replace(temporary, final)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def newest(folder: Path) -> Path | None:
+    """The folder, or what an interrupted ``replace_folder`` left of it, or None."""
+    old = folder.with_name(folder.name + ".old")
+    return next((path for path in (folder, old) if path.is_dir()), None)

@@ -1,0 +1,139 @@
+"""What a recipe may set, apart from the model: one dataclass a section, every field with its meaning and unit.
+
+:data:`SETTINGS` is the schema of these sections for :func:`retr_hf.training.recipe.load_recipe`; a script adds the
+model section. :data:`VALIDATORS` are the rules between them.
+"""
+
+import re
+import string
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from .fields import setting
+from .recipe import Recipe
+
+METRIC_NAME = re.compile(r"(HR|NDCG)@([1-9][0-9]*)|MRR")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSettings:
+    """The top level of a recipe: what is run, from what, and where the result goes."""
+
+    name: str = setting(help="the run's name, in folders and result rows")
+    task: Literal["pretrain", "finetune"] = setting(help="which script the recipe is for")
+    description: str = setting("", help="what the recipe is, in a sentence or two")
+    expected: Any = setting(None, help="the result to expect, with date and commit; for people, not read by the code")
+    output: str = setting(help="the folder of the finished run; may hold {name}, {domain} and {seed}")
+    seed: int = setting(0, help="seed of weights, order and sampling", min=0)
+    init: str | None = setting(
+        None,
+        help="folder of a pre-trained model; null trains from scratch",
+        exists=True,
+        hint="scripts/pretrain.py makes one",
+    )
+    results: str | None = setting(None, help="JSON lines file that a result row is added to; null writes none")
+
+    def __post_init__(self):
+        self.output_folder("")
+
+    def output_folder(self, domain: str) -> str:
+        """The output folder with its placeholders filled in.
+
+        Args:
+            domain: name of the domain that is trained on (several, in pre-training, joined by the caller).
+
+        Raises:
+            ValueError: the template holds anything but {name}, {domain} and {seed}.
+        """
+        known = {"name": self.name, "domain": domain, "seed": self.seed}
+        try:
+            wrong = {name for _, name, _, _ in string.Formatter().parse(self.output) if name is not None} - set(known)
+        except ValueError as error:
+            raise ValueError(f"output: {self.output!r} is no template: {error}") from None
+        if wrong:
+            raise ValueError(f"output: expected {{name}}, {{domain}} or {{seed}}, came {{{sorted(wrong)[0]}}}")
+        return self.output.format(**known)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSettings:
+    """Which prepared domains are read, and how much of each history."""
+
+    domains: list[str] = setting(
+        help="folders of prepared domains", exists=True, hint="scripts/prepare.py makes a prepared domain"
+    )
+    max_length: int = setting(50, help="items of a history that the model reads", min=1)
+    window: Literal["last", "random"] = setting("last", help="which part of a longer history an epoch reads")
+    temperature: float = setting(1.0, help="mixture: a domain's share is proportional to n^(1/temperature)", above=0)
+    views: Literal["items", "items+words"] = setting(
+        "items", help="pre-training: a view of a history drops items, or sometimes words (needs embed --word-drop)"
+    )
+    cap: int | None = setting(None, help="sequences of a domain that count in an epoch, at most; null = all", min=1)
+
+    def __post_init__(self):
+        if not self.domains:
+            raise ValueError("domains: expected at least one prepared domain, came an empty list")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingSettings:
+    """The training loop."""
+
+    epochs: int = setting(10, help="passes over the training sequences, at most", min=1)
+    max_steps: int | None = setting(None, help="optimiser steps, at most; null = as many as the epochs have", min=1)
+    batch_size: int = setting(512, help="sequences an optimiser step reads, over all processes", min=1)
+    learning_rate: float = setting(1e-3, help="peak learning rate", above=0)
+    weight_decay: float = setting(0.0, help="decoupled weight decay (AdamW)", min=0)
+    warmup_steps: int = setting(0, help="optimiser steps over which the learning rate rises from 0", min=0)
+    scheduler: Literal["constant", "linear", "cosine"] = setting("constant", help="learning rate after the warm-up")
+    max_grad_norm: float | None = setting(None, help="gradients are clipped to this norm; null = not clipped", above=0)
+    gradient_accumulation: int = setting(1, help="micro-batches that the batch of a step is cut into", min=1)
+    freeze: Literal["none", "backbone"] = setting("none", help="what keeps its pre-trained weights")
+    patience: int = setting(10, help="evaluations without gain before stopping; 0 = never stop early", min=0)
+    metric: str = setting("NDCG@10", help="validation metric that picks the checkpoint: HR@k, NDCG@k or MRR")
+    evaluate_every: int = setting(1, help="epochs from one evaluation to the next", min=1)
+    save_every: int | None = setting(None, help="steps between checkpoints, besides one at every evaluation", min=1)
+    mixed_precision: Literal["no", "bf16", "fp16"] = setting("no", help="precision of the forward pass")
+    trackers: list[str] = setting([], help="trackers by their names in accelerate, e.g. [tensorboard]")
+    progress: bool = setting(True, help="show a progress bar")
+    pack: bool = setting(True, help="pack several short histories into one row")
+
+    def __post_init__(self):
+        if not METRIC_NAME.fullmatch(self.metric):
+            raise ValueError(f"metric: expected HR@k, NDCG@k or MRR, came {self.metric}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationSettings:
+    """How validation and test are ranked."""
+
+    cutoffs: list[int] = setting([10, 50], help="k of HR@k and NDCG@k", min=1)
+    batch_size: int = setting(512, help="sequences ranked at a time", min=1)
+    validation_protocol: Literal["full", "full-unseen"] = setting(
+        "full", help="candidates in validation: all items, or all that the history does not hold"
+    )
+    validation_users: int | None = setting(
+        None, help="users of a domain that validation ranks, a fixed sample; null = all", min=1
+    )
+    test: bool = setting(True, help="evaluate the best checkpoint on the test split at the end")
+
+
+SETTINGS = {"": RunSettings, "data": DataSettings, "training": TrainingSettings, "evaluation": EvaluationSettings}
+
+
+def metric_is_computed(recipe: Recipe) -> list[str]:
+    """The metric that picks the checkpoint is among those the evaluation computes."""
+    metric, cutoffs = recipe["training"].metric, recipe["evaluation"].cutoffs
+    if "@" not in metric or int(metric.partition("@")[2]) in cutoffs:
+        return []
+    return [f"training.metric: {metric} is not computed with evaluation.cutoffs {cutoffs}; add its k there"]
+
+
+def frozen_has_weights(recipe: Recipe) -> list[str]:
+    """Only weights that were trained before can be kept."""
+    if recipe["training"].freeze == "none" or recipe.run.init is not None:
+        return []
+    return ["training.freeze: a frozen backbone needs pre-trained weights; give init, or freeze: none"]
+
+
+VALIDATORS = [metric_is_computed, frozen_has_weights]

@@ -1,0 +1,108 @@
+"""Ranks a model, or an untrained baseline, on a prepared domain.
+
+    python scripts/evaluate.py runs/scientific data/scientific
+    python scripts/evaluate.py runs/open_five data/scientific --name zero-shot --results recipes/results/rows.jsonl
+    python scripts/evaluate.py --baseline popularity data/scientific
+    accelerate launch --num_processes 4 scripts/evaluate.py runs/scientific data/scientific
+
+A model of texts alone ranks any domain embedded by its encoder: without fine-tuning that is zero-shot.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from transformers.utils import logging as transformers_logging
+
+from retr_hf.baselines.poprec import poprec
+from retr_hf.baselines.text_similarity import text_similarity
+from retr_hf.data.domain import PreparedDomain, load_domain
+from retr_hf.evaluation.ranking import full_ranks, sampled_ranks
+from retr_hf.model.modeling_retr import RetrForSequentialRecommendation
+from retr_hf.model.processing_retr import check_catalog
+from retr_hf.report.results import append_rows
+from retr_hf.stage import print_metrics, ranks_of_split, result_rows, run
+from retr_hf.training.run_folder import RUN_FILE
+from retr_hf.training.settings import EvaluationSettings
+
+BASELINES = ("popularity", "text-similarity")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", nargs="?", help="a model folder; left out with --baseline")
+    parser.add_argument("domain", nargs="+", help="prepared domains")
+    parser.add_argument("--baseline", choices=BASELINES, help="an untrained reference instead of a model")
+    parser.add_argument("--split", choices=("validation", "test"), default="test")
+    parser.add_argument("--cutoffs", type=int, nargs="+", default=[10, 50], help="k of HR@k and NDCG@k")
+    parser.add_argument("--batch-size", type=int, default=512)
+    parser.add_argument("--name", help="system name in the result row (default: the folder's or the baseline's)")
+    parser.add_argument("--results", help="JSON lines file that the rows are added to")
+    args = parser.parse_args()
+    transformers_logging.disable_progress_bar()
+    if args.baseline and args.model:
+        args.domain.insert(0, args.model)
+    elif not args.baseline and not args.model:
+        parser.error("name a model folder, or a --baseline")
+
+    accelerator = Accelerator()
+    settings = EvaluationSettings(cutoffs=args.cutoffs, batch_size=args.batch_size)
+    for path in args.domain:
+        domain = load_domain(path)
+        about = {"recipe": "scripts/evaluate.py", "sources": [], "seed": 0}
+        if args.baseline:
+            ranks, system = baseline_ranks(args.baseline, domain, args.split), args.baseline
+        else:
+            ranks = model_ranks(args, domain, settings, accelerator)
+            system = Path(args.model).name
+            ran = Path(args.model) / RUN_FILE
+            if ran.is_file():
+                about["sources"] = json.loads(ran.read_text(encoding="utf-8")).get("sources", [])
+            about["model"] = args.model
+        rows = result_rows(
+            ranks,
+            domain,
+            settings,
+            negatives=int(domain.negatives(args.split).lengths.max()),
+            split=args.split,
+            system=args.name or system,
+            **about,
+        )
+        if accelerator.is_main_process:
+            print_metrics(f"{args.name or system} on {domain.name}, {args.split}", rows)
+            if args.results:
+                append_rows(args.results, rows)
+    accelerator.end_training()
+
+
+def model_ranks(args, domain: PreparedDomain, settings, accelerator: Accelerator) -> dict[str, np.ndarray]:
+    """Ranks of a saved model; refuses a catalogue it cannot read."""
+    model = RetrForSequentialRecommendation.from_pretrained(args.model).to(accelerator.device)
+    catalog = domain.catalog()
+    check_catalog(model.config, catalog)
+    text = torch.from_numpy(catalog.item_table()) if model.config.uses_text else None
+    return ranks_of_split(model, domain, args.split, text, settings, model.config.max_position_embeddings)
+
+
+def baseline_ranks(name: str, domain: PreparedDomain, split: str) -> dict[str, np.ndarray]:
+    """Ranks of an untrained reference."""
+    sequences, negatives = domain.split(split), domain.negatives(split)
+    ends = sequences.offsets[1:]
+    if name == "popularity":
+        queries, items = poprec(domain.split("train").item_ids, domain.num_items, len(sequences))
+    else:
+        last = np.where(sequences.lengths > 1, sequences.item_ids[np.maximum(ends - 2, 0)], 0)
+        queries, items = text_similarity(domain.catalog().item_table(), last)
+    targets = sequences.item_ids[ends - 1].astype(np.int64)
+    history = np.ones(len(sequences.item_ids), dtype=bool)
+    history[ends - 1] = False
+    seen = (sequences.item_ids[history].astype(np.int64), sequences.offsets - np.arange(len(sequences.offsets)))
+    stored = (negatives.item_ids.astype(np.int64), negatives.offsets)
+    return full_ranks(queries, items, targets, seen) | sampled_ranks(queries, items, targets, stored)
+
+
+if __name__ == "__main__":
+    run(main)

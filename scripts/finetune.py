@@ -1,0 +1,196 @@
+"""Fine-tunes a pre-trained RETR on a target domain, or trains one from scratch, and tests it.
+
+    python scripts/finetune.py recipes/finetune/scientific.yaml init=runs/open_five
+    python scripts/finetune.py recipes/finetune/scientific.yaml init=null name=RETR-scratch        # the twin
+    accelerate launch --num_processes 4 scripts/finetune.py recipes/finetune/scientific.yaml init=runs/open_five
+
+Opens a model folder (or nothing) and prepared domains, one run a domain; leaves model folders with their catalogues and
+adds result rows. An interrupted run goes on with --resume.
+"""
+
+import json
+
+import torch
+from accelerate.utils import set_seed
+
+from retr_hf.data.collators import NextItemCollator
+from retr_hf.data.domain import PreparedDomain, load_domain
+from retr_hf.data.mixture import Batches, Mixture
+from retr_hf.data.training_sequences import TrainingSequences
+from retr_hf.errors import DataError
+from retr_hf.evaluation.metrics import metrics_from_ranks
+from retr_hf.model.configuration_retr import RetrConfig
+from retr_hf.model.item_catalog import ItemCatalog
+from retr_hf.model.modeling_retr import RetrForSequentialRecommendation
+from retr_hf.model.processing_retr import check_catalog
+from retr_hf.report.model_card import write_model_card
+from retr_hf.report.results import append_rows
+from retr_hf.stage import (
+    about_run,
+    command_line,
+    make_accelerator,
+    open_recipe,
+    print_metrics,
+    ranks_of_split,
+    result_rows,
+    run,
+)
+from retr_hf.training.loop import train
+from retr_hf.training.run_folder import RUN_FILE, RunFolder
+
+
+def main() -> None:
+    args = command_line(__doc__)
+    recipe = open_recipe(args, task="finetune")
+    for path in recipe["data"].domains:
+        finetune(recipe, load_domain(path), args)
+
+
+def finetune(recipe, domain: PreparedDomain, args) -> None:
+    """One run on one domain."""
+    data, settings, evaluation = recipe["data"], recipe["training"], recipe["evaluation"]
+    catalog = domain.catalog()
+    set_seed(recipe.run.seed)
+    model, sources = build_model(recipe, catalog)
+    config = model.config
+    text = torch.from_numpy(catalog.item_table()) if config.uses_text else None
+    if settings.freeze == "backbone":
+        freeze_backbone(model)
+
+    folder = RunFolder(recipe.run.output_folder(domain.name))
+    accelerator = make_accelerator(recipe, folder.path)
+    if args.resume and folder.finished:
+        accelerator.print(f"{folder.path}: this run is finished, nothing to do")
+        return
+    about = about_run(accelerator)
+    with accelerator.main_process_first():
+        if accelerator.is_main_process:
+            folder.open(recipe, about, args.resume, args.overwrite)
+
+    sequences = TrainingSequences(
+        [domain.split("train")], [domain.num_items], data.max_length, config.every_step, data.window
+    )
+    collate = NextItemCollator(
+        domain.num_items,
+        config.every_step,
+        negatives=config.objective == "bpr",
+        pack_width=data.max_length if settings.pack else None,
+    )
+    batches = Batches(
+        sequences,
+        Mixture(sequences.domain_sizes, seed=recipe.run.seed),
+        collate,
+        settings.batch_size,
+        settings.gradient_accumulation,
+        accelerator.process_index,
+        accelerator.num_processes,
+    )
+    accelerator.print(
+        f"{recipe.name} on {domain.name}: {len(sequences):,} sequences, {domain.num_items:,} items, "
+        f"{sum(p.numel() for p in model.parameters() if p.requires_grad):,} weights to train"
+        + (f", from {', '.join(sources)}" if sources else ", from scratch")
+    )
+
+    def validate(model) -> dict[str, float]:
+        users = evaluation.validation_users
+        ranks = ranks_of_split(model, domain, "validation", text, evaluation, data.max_length, users)
+        return metrics_from_ranks(ranks[evaluation.validation_protocol], evaluation.cutoffs)
+
+    progress = train(
+        model,
+        batches,
+        settings,
+        folder,
+        accelerator,
+        seed=recipe.run.seed,
+        evaluate=validate,
+        constants={} if text is None else {"text_embeddings": text},
+        resume=args.resume,
+    )
+
+    rows = []
+    if evaluation.test:
+        model.to(accelerator.device)
+        ranks = ranks_of_split(model, domain, "test", text, evaluation, data.max_length)
+        rows = result_rows(
+            ranks,
+            domain,
+            evaluation,
+            negatives=int(domain.negatives("test").lengths.max()),
+            recipe=recipe.source,
+            system=recipe.name,
+            sources=sources,
+            seed=recipe.run.seed,
+            model=str(folder.path),
+            settings={
+                "steps": progress.step,
+                "best_step": progress.best_step,
+                "stopped_early": progress.stopped_early,
+                f"validation {settings.metric}": progress.best,
+                "router": config.router,
+                "item_features": config.item_features,
+                "freeze": settings.freeze,
+            },
+        )
+    if accelerator.is_main_process:
+        folder.publish(folder.best)
+        catalog.save_pretrained(folder.path)
+        write_model_card(folder.path, recipe.as_dict(), sources, rows=rows, target=domain.name)
+        if recipe.run.results and rows:
+            append_rows(recipe.run.results, rows)
+        finished = rows[0].date if rows else about["started"]
+        folder.write_json(RUN_FILE, about | {"finished": finished, "sources": sources})
+        print_metrics(f"{folder.path}: best at step {progress.best_step} of {progress.step}", rows)
+    accelerator.end_training()
+
+
+def build_model(recipe, catalog: ItemCatalog) -> tuple[RetrForSequentialRecommendation, list[str]]:
+    """The recommendation head for a catalogue, and the sources its weights were pre-trained on.
+
+    Raises:
+        DataError: a pre-trained model that does not fit the recipe or the catalogue.
+    """
+    data, given = recipe["data"], recipe["model"]
+    stamp = {"vocab_size": len(catalog) + 1, "catalog_hash": catalog.hash, "text_encoder": catalog.text_encoder}
+    if recipe.run.init is None:
+        config = RetrConfig(**given, max_position_embeddings=data.max_length)
+        if config.uses_text:
+            config.text_size = catalog.item_table().shape[1]
+        sources: list[str] = []
+    else:
+        config = RetrConfig.from_pretrained(recipe.run.init)
+        if config.uses_text:
+            check_catalog(config, catalog)
+        if data.max_length > config.max_position_embeddings:
+            raise DataError(
+                f"data.max_length={data.max_length}: {recipe.run.init} reads {config.max_position_embeddings} items"
+            )
+        for name, value in given.items():
+            setattr(config, name, value)
+        config.validate()
+        with open(f"{recipe.run.init}/{RUN_FILE}", encoding="utf-8") as file:
+            sources = json.load(file).get("sources", [])
+    stamp = {name: value for name, value in stamp.items() if config.uses_ids or name == "text_encoder"}
+    for name, value in stamp.items():
+        setattr(config, name, value)
+    if recipe.run.init is None:
+        return RetrForSequentialRecommendation(config), sources
+    model, loading = RetrForSequentialRecommendation.from_pretrained(
+        recipe.run.init, config=config, output_loading_info=True
+    )
+    new = {"model.embed_tokens.weight"} if config.uses_ids else set()
+    wrong = sorted((set(loading["missing_keys"]) - new) | set(loading["unexpected_keys"]))
+    if wrong:
+        raise DataError(f"{recipe.run.init} is another architecture than the recipe's model section: {wrong[:5]}")
+    return model, sources
+
+
+def freeze_backbone(model) -> None:
+    """UniSRec's fine-tuning: positions and blocks keep their weights, the item side is trained."""
+    for module in (model.model.embed_positions, model.model.input_norm, model.model.layers):
+        if module is not None:
+            module.requires_grad_(False)
+
+
+if __name__ == "__main__":
+    run(main)

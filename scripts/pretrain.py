@@ -1,0 +1,152 @@
+"""Pre-trains RETR on the item texts and histories of several prepared domains.
+
+    python scripts/pretrain.py                                        # the synthetic world, in about a minute
+    python scripts/pretrain.py recipes/pretrain/open_five.yaml seed=1 training.batch_size=256
+    accelerate launch scripts/pretrain.py recipes/pretrain/open_five.yaml
+    accelerate launch --num_processes 4 --mixed_precision bf16 scripts/pretrain.py RECIPE training.mixed_precision=bf16
+    ACCELERATE_USE_CPU=true accelerate launch --multi_gpu --num_processes 2 scripts/pretrain.py RECIPE    # two on CPU
+
+Opens prepared domains with embeddings, leaves a model folder. An interrupted run goes on with --resume.
+Without a recipe it reads recipes/synthetic/pretrain.yaml and, if they are not there, makes the synthetic domains.
+"""
+
+from pathlib import Path
+
+import torch
+from accelerate.utils import set_seed
+
+from retr_hf.data.collators import PreTrainingCollator, TextTables
+from retr_hf.data.domain import load_domain
+from retr_hf.data.mixture import Batches, Mixture
+from retr_hf.data.training_sequences import TrainingSequences
+from retr_hf.evaluation.metrics import metrics_from_ranks
+from retr_hf.model.configuration_retr import RetrConfig
+from retr_hf.model.modeling_retr import RetrForPreTraining
+from retr_hf.report.model_card import write_model_card
+from retr_hf.report.results import environment
+from retr_hf.stage import (
+    about_run,
+    command_line,
+    common_encoder,
+    make_accelerator,
+    open_recipe,
+    ranks_of_split,
+    run,
+)
+from retr_hf.training.loop import train
+from retr_hf.training.run_folder import RUN_FILE, RunFolder
+
+SYNTHETIC = Path("recipes/synthetic/pretrain.yaml")
+
+
+def main() -> None:
+    args = command_line(__doc__, default_recipe=str(SYNTHETIC))
+    if Path(args.recipe) == SYNTHETIC:
+        print(f"recipe {SYNTHETIC}: RETR on the synthetic world, a demonstration; see recipes/ for real ones")
+        make_synthetic_world(Path("data/synthetic"))
+    recipe = open_recipe(args, task="pretrain")
+    data, settings, evaluation = recipe["data"], recipe["training"], recipe["evaluation"]
+
+    # What is read: histories of all domains, and the text vectors of their items.
+    domains = [load_domain(folder) for folder in data.domains]
+    catalogs = [domain.catalog() for domain in domains]
+    encoder = common_encoder(domains, catalogs)
+    tables = [catalog.item_table() for catalog in catalogs]
+    word_drop = [catalog.item_table(augmented=True) for catalog in catalogs] if data.views == "items+words" else None
+
+    # What is trained.
+    set_seed(recipe.run.seed)
+    config = RetrConfig(
+        **recipe["model"],
+        text_size=tables[0].shape[1],
+        text_encoder=encoder,
+        max_position_embeddings=data.max_length,
+    )
+    model = RetrForPreTraining(config)
+
+    folder = RunFolder(recipe.run.output_folder("+".join(domain.name for domain in domains)))
+    accelerator = make_accelerator(recipe, folder.path)
+    if args.resume and folder.finished:
+        accelerator.print(f"{folder.path}: this run is finished, nothing to do")
+        return
+    about = about_run(accelerator)
+    with accelerator.main_process_first():
+        if accelerator.is_main_process:
+            folder.open(recipe, about, args.resume, args.overwrite)
+
+    # In which order.
+    sequences = TrainingSequences(
+        [domain.split("train") for domain in domains],
+        [domain.num_items for domain in domains],
+        data.max_length,
+        config.every_step,
+        data.window,
+    )
+    mixture = Mixture(sequences.domain_sizes, data.temperature, data.cap, recipe.run.seed)
+    collate = PreTrainingCollator(
+        TextTables(tables),
+        None if word_drop is None else TextTables(word_drop),
+        config.every_step,
+        views=config.sequence_loss_weight > 0,
+        pack_width=data.max_length if settings.pack else None,
+    )
+    batches = Batches(
+        sequences,
+        mixture,
+        collate,
+        settings.batch_size,
+        settings.gradient_accumulation,
+        accelerator.process_index,
+        accelerator.num_processes,
+    )
+    for domain, quota in zip(domains, mixture.quotas, strict=True):
+        accelerator.print(f"{domain.name:>16}: {quota:,} sequences an epoch, {domain.num_items:,} items")
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    accelerator.print(
+        f"{parameters:,} weights, {batches.steps_per_epoch} steps an epoch, {accelerator.num_processes} process(es)"
+    )
+
+    def validate(model) -> dict[str, float]:
+        """Next-item ranking on the sources' own validation items: the mean over domains."""
+        metrics = []
+        for domain, table in zip(domains, tables, strict=True):
+            ranks = ranks_of_split(
+                model, domain, "validation", torch.from_numpy(table), evaluation, data.max_length,
+                evaluation.validation_users,
+            )  # fmt: skip
+            metrics.append(metrics_from_ranks(ranks[evaluation.validation_protocol], evaluation.cutoffs))
+        return {name: sum(each[name] for each in metrics) / len(metrics) for name in metrics[0]}
+
+    progress = train(
+        model,
+        batches,
+        settings,
+        folder,
+        accelerator,
+        seed=recipe.run.seed,
+        evaluate=validate,
+        resume=args.resume,
+    )
+    if accelerator.is_main_process:
+        folder.publish(folder.best)
+        sources = [domain.name for domain in domains]
+        result = {"metric": settings.metric, "best": progress.best, "best_step": progress.best_step}
+        write_model_card(folder.path, recipe.as_dict(), sources, validation=result)
+        folder.write_json(
+            RUN_FILE, about | {"finished": environment()["date"], "sources": sources, "validation": result}
+        )
+        print(f"{folder.path}: validation {settings.metric} {progress.best:.4f} at step {progress.best_step}")
+    accelerator.end_training()
+
+
+def make_synthetic_world(folder: Path) -> None:
+    """The ten synthetic domains with hashed text vectors, unless they are there."""
+    from retr_hf.data.synthetic import write_world
+    from retr_hf.data.text_embeddings import embed_catalog
+
+    for domain in write_world(folder):
+        embed_catalog(domain, "hashing", progress=False)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,70 @@
+"""Recommends next items for a history, with titles, scores and the behaviours on the pathway.
+
+    python scripts/recommend.py runs/scientific B00TNNWMXI B00IBZE2EQ -k 5
+    python scripts/recommend.py runs/scientific --domain data/scientific --user 42 --figure pathway.png
+    python scripts/recommend.py runs/open_five --catalog data/scientific B00TNNWMXI       # zero-shot, another catalogue
+"""
+
+import argparse
+
+from transformers.utils import logging as transformers_logging
+
+from retr_hf.data.domain import load_domain
+from retr_hf.errors import DataError
+from retr_hf.pipeline import Recommender
+from retr_hf.stage import run
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", help="a model folder")
+    parser.add_argument("history", nargs="*", help="raw item ids, oldest first")
+    parser.add_argument("--domain", help="prepared domain to take the history of --user from (its test history)")
+    parser.add_argument("--user", nargs="+", default=[], help="raw user ids")
+    parser.add_argument("--catalog", help="folder whose items are recommended (default: the model's own)")
+    parser.add_argument("-k", type=int, default=10, help="how many items")
+    parser.add_argument("--keep-seen", action="store_true", help="items of the history may be recommended again")
+    parser.add_argument("--figure", help="PNG of the (first) history's pathway")
+    args = parser.parse_args()
+    if bool(args.history) == bool(args.user):
+        parser.error("give item ids, or --domain and --user")
+    if args.user and not args.domain:
+        parser.error("--user needs --domain")
+    transformers_logging.disable_progress_bar()
+
+    recommender = Recommender.from_pretrained(args.model, args.catalog)
+    histories = user_histories(args.domain, args.user) if args.user else {"": args.history}
+    answers = recommender.recommend(list(histories.values()), k=args.k, exclude_seen=not args.keep_seen)
+    for user, answer in zip(histories, answers, strict=True):
+        if user:
+            print(f"user {user}")
+        print(answer, end="\n\n")
+    if args.figure:
+        draw(answers[0], args.figure)
+
+
+def user_histories(domain_folder: str, users: list[str]) -> dict[str, list[str]]:
+    """Raw item ids each user had before the test target."""
+    domain = load_domain(domain_folder)
+    row_of = {user: row for row, user in enumerate(domain.user_ids("test"))}
+    unknown = [user for user in users if user not in row_of]
+    if unknown:
+        raise DataError(f"{domain_folder}: no test history of {unknown[:3]}; its first users are {list(row_of)[:3]}")
+    ids, test = domain.catalog(embeddings=False).item_ids, domain.split("test")
+    return {user: [ids[index - 1] for index in test[row_of[user]][:-1]] for user in users}
+
+
+def draw(answer, path: str) -> None:
+    """The pathway as a picture."""
+    from retr_hf.report.plots import plot_pathway
+
+    if not answer.pathway:
+        raise DataError("this model has no router, so there is no pathway to draw")
+    keep = list(zip(*(step.keep_probabilities for step in answer.pathway), strict=True))
+    route = [[step.on_pathway for step in answer.pathway]] * len(keep)
+    plot_pathway([step.title for step in answer.pathway], keep, route, path, answer.items[0].title)
+    print(f"pathway drawn to {path}")
+
+
+if __name__ == "__main__":
+    run(main)

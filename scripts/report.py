@@ -1,0 +1,80 @@
+#!/usr/bin/env python
+"""Report: result rows become tables, ours beside published numbers; the log of a run becomes its learning curves.
+
+    # tables to the terminal
+    python scripts/report.py runs/scientific/results.jsonl
+
+    # the rows of many runs, copied together from any number of machines, into one file
+    python scripts/report.py 'runs/*/results.jsonl' --output RESULTS.md
+
+    # beside every published system of these domains, not only those that were measured
+    python scripts/report.py 'runs/*/results.jsonl' --published all
+
+    # runs/scientific/learning_curves.png, also of a run that is still going on
+    python scripts/report.py --figures runs/scientific
+
+Opens result rows (scripts/finetune.py and scripts/evaluate.py leave them) and log.jsonl of RUN_DIR. Protocols, splits,
+real and synthetic data have tables of their own; published numbers have rows of their own, marked.
+"""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from retr_hf.errors import RetrError
+from retr_hf.report.plots import plot_learning_curves
+from retr_hf.report.results import read_rows
+from retr_hf.report.tables import PUBLISHED_CHOICES, result_tables
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("rows", nargs="*", metavar="ROWS.jsonl", help="files of result rows, or patterns of such files")
+    parser.add_argument("--output", type=Path, metavar="TABLE.md", help="write the tables there, not to the terminal")
+    parser.add_argument(
+        "--published",
+        choices=PUBLISHED_CHOICES,
+        default="matching",
+        help="published numbers to print beside: of the systems measured (default), of all systems, or none",
+    )
+    parser.add_argument(
+        "--figures",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="RUN_DIR",
+        help="draw RUN_DIR/learning_curves.png from its log.jsonl; may be given several times",
+    )
+    options = parser.parse_args(arguments)
+    if not options.rows and not options.figures:
+        parser.error("nothing to report: name a file of result rows (evaluation writes them), or --figures RUN_DIR")
+    if options.output and not options.rows:
+        parser.error("--output is for tables: name a file of result rows too")
+
+    try:
+        if options.rows:
+            write_tables(options.rows, options.published, options.output)
+        for run in options.figures:
+            print(f"wrote {plot_learning_curves(run, run / 'learning_curves.png')}", file=sys.stderr)
+    except RetrError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def write_tables(paths: list[str], published: str, output: Path | None) -> None:
+    rows = read_rows(paths)
+    tables = result_tables(rows, published)
+    if output is None:
+        print(tables, end="")
+        return
+    output.parent.mkdir(parents=True, exist_ok=True)
+    temporary = output.with_name(f".{output.name}.{os.getpid()}.tmp")
+    temporary.write_text(tables, encoding="utf-8")
+    os.replace(temporary, output)
+    print(f"wrote {output}, {len(rows)} results", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

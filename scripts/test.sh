@@ -1,0 +1,35 @@
+#!/usr/bin/env bash
+# Installs the tested versions into a virtual environment, then lints and tests.
+#
+#   scripts/test.sh                           everything
+#   scripts/test.sh tests/model -k pathway    any arguments of pytest
+#   RETR_VENV=~/envs/retr scripts/test.sh     an environment elsewhere (default: .venv in the repository)
+#
+# Runs from any folder and can be run again: it installs only when setup.py or constraints.txt has changed since.
+# No test needs the internet; PYTHON chooses the interpreter that the environment is made with (default: python3).
+set -euo pipefail
+
+if [[ "${1:-}" == "--help" || "${1:-}" == "-h" ]]; then
+    sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}"
+    exit 0
+fi
+
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+venv="${RETR_VENV:-.venv}"
+stamp="$venv/retr_hf.installed"
+
+if ! "$venv/bin/python" -m pip --version >/dev/null 2>&1; then  # none yet, or one whose making was interrupted
+    "${PYTHON:-python3}" -m venv "$venv"
+fi
+
+# the stamp is what was installed, from where: an environment shared by two checkouts follows the one that runs
+wanted="$(pwd -P; cat setup.py constraints.txt)"
+if [[ "$(cat "$stamp" 2>/dev/null || true)" != "$wanted" ]]; then
+    echo "installing into $venv" >&2
+    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test,text,minilm,evaluate]'
+    printf '%s\n' "$wanted" > "$stamp"
+fi
+
+export HF_HUB_OFFLINE=1
+"$venv/bin/ruff" check .
+exec "$venv/bin/python" -m pytest "$@"

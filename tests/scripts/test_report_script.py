@@ -1,0 +1,66 @@
+"""scripts/report.py from the command line."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from retr_hf.report.results import ResultRow, append_rows
+
+ROOT = Path(__file__).parents[2]
+
+ROW = ResultRow(
+    recipe="recipes/scientific.yaml",
+    system="X-RETR",
+    domain="scientific",
+    sources=[],
+    split="test",
+    protocol="full",
+    candidates=4385,
+    metrics={"HR@10": 0.1, "NDCG@10": 0.05},
+    num_users=8442,
+    seed=1,
+    synthetic=False,
+    date="2024-05-13T09:30:00+00:00",
+)
+
+
+def report(*arguments, folder):
+    return subprocess.run(
+        [sys.executable, ROOT / "scripts" / "report.py", *arguments],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_tables_and_figures(tmp_path):
+    append_rows(tmp_path / "a" / "results.jsonl", [ROW])
+    (tmp_path / "a" / "log.jsonl").write_text(json.dumps({"epoch": 1, "step": 5, "loss": 2.0, "HR@10": 0.1}) + "\n")
+
+    shown = report("*/results.jsonl", folder=tmp_path)
+    assert shown.returncode == 0, shown.stderr
+    assert shown.stdout.startswith("## full ranking, test split, real data")
+    assert "X-RETR (published)" in shown.stdout and "UniSRec" not in shown.stdout
+
+    written = report("*/results.jsonl", "--output", "new/T.md", "--published", "all", "--figures", "a", folder=tmp_path)
+    assert written.returncode == 0 and written.stdout == "", written.stderr
+    assert "UniSRec (published)" in (tmp_path / "new" / "T.md").read_text(encoding="utf-8")
+    assert (tmp_path / "a" / "learning_curves.png").read_bytes().startswith(b"\x89PNG")
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["T.md"]
+
+
+def test_mistakes_are_told_without_a_traceback(tmp_path):
+    (tmp_path / "torn.jsonl").write_text('{"recipe": ')
+    for arguments, message in [
+        ((), "nothing to report: name a file of result rows"),
+        (("--output", "T.md", "--figures", "a"), "--output is for tables"),
+        (("none.jsonl",), "error: none.jsonl: no result rows there"),
+        (("torn.jsonl",), "error: torn.jsonl:1: the last line is torn"),
+        (("--figures", "nowhere"), "no such log"),
+    ]:
+        run = report(*arguments, folder=tmp_path)
+        assert run.returncode == 2 and message in run.stderr and "Traceback" not in run.stderr, run.stderr
+        assert run.stdout == ""
