@@ -151,7 +151,7 @@ def ranks_of_split(model, domain: PreparedDomain, split: str, text_embeddings, s
 
 
 def result_rows(
-    ranks: dict[str, np.ndarray], domain: PreparedDomain, settings, *, negatives: int, split: str = "test", **about
+    ranks: dict[str, np.ndarray], domain: PreparedDomain, cutoffs: Sequence[int], *, negatives: int, split: str = "test", **about
 ) -> list[ResultRow]:
     """One row a protocol, stamped with commit, versions and date."""
     candidates = {"full": domain.num_items, "full-unseen": domain.num_items, "sampled": negatives + 1}
@@ -161,7 +161,7 @@ def result_rows(
             split=split,
             protocol=protocol,
             candidates=candidates[protocol],
-            metrics=metrics_from_ranks(values, settings.cutoffs),
+            metrics=metrics_from_ranks(values, cutoffs),
             num_users=len(values),
             synthetic=domain.provenance["reader"] == "synthetic",
             **about,

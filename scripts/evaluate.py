@@ -65,7 +65,7 @@ def main() -> None:
         rows = result_rows(
             ranks,
             domain,
-            settings,
+            args.cutoffs,
             negatives=int(domain.negatives(args.split).lengths.max()),
             split=args.split,
             system=args.name or system,

@@ -115,7 +115,7 @@ def finetune(recipe, domain: PreparedDomain, args) -> None:
         rows = result_rows(
             ranks,
             domain,
-            evaluation,
+            evaluation.cutoffs,
             negatives=int(domain.negatives("test").lengths.max()),
             recipe=recipe.source,
             system=recipe.name,

@@ -1,7 +1,8 @@
 """Ragged sequences -> the arrays a model reads; one class a training task. No torch: plain NumPy arrays.
 
-Every collator is called with the sequences of the global batch, a generator for its random choices, and the slice of
-sequences that this process reads. Sequences hold global item ids (``TrainingSequences``), history and targets together.
+Every collator is called with the sequences of the global micro-batch, a generator for its random choices, and the slice
+of sequences that this process reads; ``counts`` tells what the losses are divided by, given those of the global batch.
+Sequences hold global item ids (``TrainingSequences``), history and targets together.
 """
 
 from collections.abc import Sequence
@@ -66,6 +67,10 @@ class NextItemCollator:
             arrays["negative_ids"] = rows.place(drawn.tokens, PADDING_INDEX)
         return arrays
 
+    def counts(self, whole: RaggedBatch) -> dict[str, int]:
+        """num_items_in_batch: targets of the global batch."""
+        return {"num_items_in_batch": _num_targets(whole, self.every_step)}
+
     def _draw_negatives(self, whole: RaggedBatch, rng: np.random.Generator) -> np.ndarray:
         """One item per token, not in the token's own sequence: drawn, and drawn again where it was."""
         owner = np.repeat(np.arange(len(whole.lengths)), whole.lengths)
@@ -110,7 +115,7 @@ class PreTrainingCollator:
 
     def __call__(self, whole: RaggedBatch, rng: np.random.Generator, mine: slice) -> dict[str, np.ndarray]:
         """-> input_ids, attention_mask, labels [R, W], text_embeddings [M, T], table_item_ids [M], sequence_ends [S],
-        with packing position_ids, with views view_* of the same kind, and num_sequences_in_batch."""
+        with packing position_ids, with views view_* of the same kind."""
         by_item = self.word_drop_tables is None or rng.random() < self.item_drop_batches
         chosen = rng.random(len(whole.tokens)) < self.drop
         batch = whole.select(mine)
@@ -124,7 +129,6 @@ class PreTrainingCollator:
         arrays = rows.arrays()
         arrays["labels"] = rows.place(targets.tokens if self.every_step else _last_only(targets), IGNORED)
         arrays["sequence_ends"] = rows.ends()
-        arrays["num_sequences_in_batch"] = len(whole.lengths)
         if self.views:
             chosen = _inputs_and_targets(RaggedBatch(chosen, batch.lengths))[0].tokens
             if by_item:
@@ -142,6 +146,11 @@ class PreTrainingCollator:
             arrays.update({f"view_{name}": array for name, array in view_rows.arrays().items()})
             arrays["view_sequence_ends"] = view_rows.ends()
         return arrays | {"text_embeddings": text, "table_item_ids": ids}
+
+    def counts(self, whole: RaggedBatch) -> dict[str, int]:
+        """num_items_in_batch, num_sequences_in_batch: targets and sequences of the global batch."""
+        targets = _num_targets(whole, self.every_step)
+        return {"num_items_in_batch": targets, "num_sequences_in_batch": len(whole.lengths)}
 
 
 class _Rows:
@@ -181,6 +190,10 @@ def _inputs_and_targets(batch: RaggedBatch) -> tuple[RaggedBatch, RaggedBatch]:
     is_last[batch.first + batch.lengths - 1] = True
     lengths = batch.lengths - 1
     return RaggedBatch(batch.tokens[~is_last], lengths), RaggedBatch(batch.tokens[~is_first], lengths)
+
+
+def _num_targets(batch: RaggedBatch, every_step: bool) -> int:
+    return len(batch.tokens) - len(batch.lengths) if every_step else len(batch.lengths)
 
 
 def _last_only(targets: RaggedBatch) -> np.ndarray:

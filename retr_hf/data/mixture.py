@@ -1,10 +1,10 @@
 """Several domains -> one stream of batches, a pure function of seed, epoch and step: resuming is starting there."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 
-from .ragged import RaggedBatch
+from .collators import NextItemCollator, PreTrainingCollator
 from .training_sequences import TrainingSequences
 
 
@@ -51,19 +51,24 @@ class Mixture:
 class Batches:
     """The batches of a run, and what each process reads of them.
 
-    A global batch holds ``batch_size`` sequences whatever the number of processes and micro-batches; process p of P reads
-    its sequences p, p + P, ... Random choices are drawn for the global batch, so the union over processes is the same.
+    A global batch holds ``batch_size`` sequences whatever the number of processes and micro-batches; process p of P
+    reads its sequences p, p + P, ... Random choices are drawn for the global batch, so the union over processes is the
+    same. The rest of an epoch that cannot give every process a sequence in every micro-batch is left out.
 
     Args:
-        collate: (RaggedBatch of the global micro-batch, rng, slice of this process) -> dict of arrays for the model.
+        collate: makes the arrays of a micro-batch; its ``counts`` of the global batch are added to each.
         accumulation: micro-batches a global batch is cut into.
+        process, num_processes: p and P.
+
+    Raises:
+        ValueError: batches too small to give every process a sequence in every micro-batch.
     """
 
     def __init__(
         self,
         sequences: TrainingSequences,
         mixture: Mixture,
-        collate: Callable[[RaggedBatch, np.random.Generator, slice], dict[str, np.ndarray]],
+        collate: NextItemCollator | PreTrainingCollator,
         batch_size: int,
         accumulation: int = 1,
         process: int = 0,
@@ -72,34 +77,31 @@ class Batches:
         self.sequences, self.mixture, self.collate = sequences, mixture, collate
         self.batch_size, self.accumulation = batch_size, accumulation
         self.mine = slice(process, None, num_processes)
-        smallest = int(mixture.quotas.sum()) % batch_size or batch_size
-        if smallest < num_processes * accumulation:
-            # Every process must have a sequence in every micro-batch, or a collective operation would wait for ever.
-            self.dropped = smallest
-        else:
-            self.dropped = 0
-        if self.steps_per_epoch < 1:
+        # Every process must have a sequence in every micro-batch, or a collective operation would wait for ever.
+        total, needed = int(mixture.quotas.sum()), num_processes * accumulation
+        if min(total, batch_size) < needed:
             raise ValueError(
-                f"{mixture.quotas.sum()} training sequences are too few for {num_processes} processes x "
-                f"{accumulation} micro-batches: use fewer"
+                f"expected batches of at least {needed} sequences, for {num_processes} processes x {accumulation} "
+                f"micro-batches, came batch_size {batch_size} and {total} training sequences an epoch: use fewer "
+                "processes and micro-batches, or larger batches"
             )
+        rest = total % batch_size
+        self.dropped = rest if rest < needed else 0
 
     @property
     def steps_per_epoch(self) -> int:
         """Optimiser steps an epoch."""
         return -(-(int(self.mixture.quotas.sum()) - self.dropped) // self.batch_size)
 
-    def epoch(self, epoch: int, start: int = 0) -> Iterator[list[dict[str, np.ndarray]]]:
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[list[dict[str, np.ndarray | int]]]:
         """The batches of an epoch from step ``start`` on, each a list of micro-batches for this process."""
         order = self.mixture.epoch(epoch)
         for step in range(start, self.steps_per_epoch):
             examples = order[step * self.batch_size : (step + 1) * self.batch_size]
             rng = np.random.default_rng([self.mixture.seed, 3, epoch, step])
             whole = self.sequences.slices(examples, rng)
-            targets = len(whole.tokens) - len(whole.lengths) if self.collate.every_step else len(whole.lengths)
-            micro_batches = []
-            for part in np.array_split(np.arange(len(examples)), self.accumulation):
-                batch = self.collate(whole.select(part), rng, self.mine)
-                batch["num_items_in_batch"] = targets
-                micro_batches.append(batch)
-            yield micro_batches
+            counts = self.collate.counts(whole)
+            yield [
+                self.collate(whole.select(part), rng, self.mine) | counts
+                for part in np.array_split(np.arange(len(examples)), self.accumulation)
+            ]

@@ -150,25 +150,21 @@ def embed_catalog(
     texts = drop_words(catalog.texts, word_drop, seed) if word_drop else catalog.texts
     lengths = np.array([len(text) for text in texts])
     order = np.argsort(-lengths, kind="stable")  # item rows, longest text first
+    chunks = dict(enumerate(np.split(order, range(chunk_size, len(order), chunk_size))))
 
     table = np.zeros((len(catalog), encoder.dim), dtype=np.float32)
-    encoded, started = 0, time.perf_counter()
-    with tqdm(total=len(order), unit=" items", desc=folder.name, disable=not progress) as bar:
-        for number, start in enumerate(range(0, len(order), chunk_size)):
-            rows = order[start : start + chunk_size]
-            file = partial / f"chunk-{number:06d}.safetensors"
-            vectors = _load_chunk(file, shape=(len(rows), encoder.dim))
-            if vectors is None:
-                vectors = np.concatenate([
-                    _encode_batch(encoder, [texts[row] for row in batch], metadata["prompt"], normalize, bar)
-                    for batch in np.split(rows, range(batch_size, len(rows), batch_size))
-                ])  # fmt: skip
-                encoded += len(rows)
-                _save({"embeddings": vectors}, file)
-            else:
-                bar.initial += len(rows)  # work of the earlier run: counts as done, not as speed
-                bar.update(len(rows))
-            table[rows] = vectors
+    for number, rows in list(chunks.items()):
+        vectors = _load_chunk(partial / _chunk_file(number), shape=(len(rows), encoder.dim))
+        if vectors is not None:
+            table[chunks.pop(number)] = vectors
+    wanted, started = sum(map(len, chunks.values())), time.perf_counter()
+    found = len(order) - wanted
+    with tqdm(total=len(order), initial=found, unit=" items", desc=folder.name, disable=not progress) as bar:
+        for number, rows in chunks.items():
+            for batch in np.split(rows, range(batch_size, len(rows), batch_size)):
+                table[batch] = _encode(encoder, [texts[row] for row in batch], metadata["prompt"], normalize)
+                bar.update(len(batch))
+            _save({"embeddings": table[rows]}, partial / _chunk_file(number))
     seconds = time.perf_counter() - started
 
     table[empty] = 0.0
@@ -177,7 +173,7 @@ def embed_catalog(
         other_view.unlink()
     _save({"embeddings": table}, target, metadata)
     shutil.rmtree(partial)
-    return EmbeddingRun(target, metadata, len(catalog), encoded, seconds)
+    return EmbeddingRun(target, metadata, len(catalog), encoded=wanted, seconds=seconds)
 
 
 def drop_words(texts: Sequence[str], probability: float, seed: int = 0) -> list[str]:
@@ -200,13 +196,16 @@ def drop_words(texts: Sequence[str], probability: float, seed: int = 0) -> list[
     return result.tolist()
 
 
-def _encode_batch(encoder: TextEncoder, texts: list[str], prompt: str, normalize: bool, bar: tqdm) -> np.ndarray:
-    """-> float32 [len(texts), dim]."""
-    vectors = np.asarray(encoder.encode(texts, prompt=prompt, normalize=normalize), dtype=np.float32)
+def _encode(encoder: TextEncoder, texts: list[str], prompt: str, normalize: bool) -> np.ndarray:
+    """One batch -> [len(texts), dim], checked at once: what is not finite must not be kept for a resumed run."""
+    vectors = encoder.encode(texts, prompt=prompt, normalize=normalize)
     if not np.isfinite(vectors).all():
         raise DataError(f"{encoder.name} gave vectors that are not finite: try another device or encoder")
-    bar.update(len(texts))
     return vectors
+
+
+def _chunk_file(number: int) -> str:
+    return f"chunk-{number:06d}.safetensors"
 
 
 def _open_partial(partial: Path, manifest: dict[str, str], overwrite: bool) -> None:

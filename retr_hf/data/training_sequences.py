@@ -22,7 +22,11 @@ class TrainingSequences:
     Args:
         sequences: per domain an object with ``item_ids`` [total] and ``offsets`` [rows + 1] (``PreparedDomain.split``).
         num_items: per domain the number of items of its catalogue.
-        window: ``"last"`` keeps the most recent part of a longer history; ``"random"`` draws another part each epoch.
+        window: ``"last"`` keeps the most recent part of a longer history; ``"random"`` draws another part each epoch,
+            only with ``every_step``: a prefix moved is another prefix.
+
+    Raises:
+        ValueError: random windows without ``every_step``.
     """
 
     def __init__(
@@ -33,9 +37,11 @@ class TrainingSequences:
         every_step: bool = True,
         window: str = "last",
     ):
+        if window == "random" and not every_step:
+            raise ValueError('window="random" needs every_step=True: without it every prefix is an example already')
         self.max_length, self.window = max_length, window
         self.id_offsets = np.concatenate([[0], np.cumsum(num_items)]).astype(np.int64)
-        starts, begins, ends, sizes, position = [], [], [], [], 0
+        item_ids, begins, ends, sizes, position = [], [], [], [], 0
         for part in sequences:
             begin, end = part.offsets[:-1] + position, part.offsets[1:] + position
             if not every_step:
@@ -47,10 +53,10 @@ class TrainingSequences:
             begins.append(begin[real])
             ends.append(end[real])
             sizes.append(int(real.sum()))
-            starts.append(part.item_ids)
+            item_ids.append(part.item_ids)
             position += len(part.item_ids)
         self.item_ids = np.concatenate(
-            [ids.astype(np.int64) + offset for ids, offset in zip(starts, self.id_offsets, strict=False)]
+            [ids.astype(np.int64) + offset for ids, offset in zip(item_ids, self.id_offsets, strict=False)]
         )
         self.begin, self.end = np.concatenate(begins), np.concatenate(ends)
         self.domain_sizes = np.array(sizes)

@@ -1,8 +1,8 @@
 """The training loop: one function, for both stages, on Accelerate.
 
-It knows no recipe of a stage, no data format and no metric: batches, evaluation and settings are given to it. A batch is
-a pure function of seed, epoch and step, so a resumed run needs the weights, the optimiser and the random state alone, and
-equals the unbroken run, inside an epoch too.
+It knows no recipe of a stage, no data format and no metric: batches, evaluation and settings are given to it. A batch
+is a pure function of seed, epoch and step, so a resumed run needs the weights, the optimiser and the random state alone,
+and equals the unbroken run, inside an epoch too.
 """
 
 import json
@@ -10,6 +10,7 @@ import math
 import shutil
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -90,8 +91,8 @@ def train(
     if saved is not None:
         progress = Progress(**json.loads((saved / "progress.json").read_text(encoding="utf-8")))
         accelerator.load_state(str(saved))
-        if accelerator.is_main_process:
-            run.rewind_log(progress.step)
+    if resume and accelerator.is_main_process:
+        run.rewind_log(progress.step)
 
     bar = tqdm(
         total=total,
@@ -106,7 +107,7 @@ def train(
         for micro_batches in batches.epoch(progress.epoch, progress.step_in_epoch):
             loss = _step(model, optimizer, micro_batches, constants, settings, accelerator, progress)
             scheduler.step()
-            targets_seen += sum(micro["num_items_in_batch"] for micro in micro_batches[:1])
+            targets_seen += micro_batches[0]["num_items_in_batch"]
             progress.step += 1
             progress.step_in_epoch += 1
             progress.losses.append(loss)
@@ -189,8 +190,6 @@ def _step(model, optimizer, micro_batches, constants, settings, accelerator, pro
 
 def _synchronised(accelerator, model, last: bool):
     """Gradients cross processes with the last micro-batch alone."""
-    from contextlib import nullcontext
-
     return nullcontext() if last else accelerator.no_sync(model)
 
 

@@ -52,7 +52,8 @@ class RunFolder:
             self._require_same(recipe, saved)
         elif saved.is_file() and not overwrite:
             raise RecipeError(
-                str(self.path), ["holds a run already: --resume goes on with it, --overwrite starts anew, or set output="]
+                str(self.path),
+                ["holds a run already: --resume goes on with it, --overwrite starts anew, or set output="],
             )
         elif self.path.exists() and any(self.path.iterdir()) and not saved.is_file():
             raise RecipeError(str(self.path), ["is not empty and holds no run of ours: choose another output"])
@@ -111,8 +112,8 @@ class RunFolder:
         os.replace(temporary, file)
 
     def publish(self, model_folder: Path) -> None:
-        """Copies the files of a model folder to the top of the run's."""
-        for file in sorted(model_folder.iterdir()):
+        """Copies the files of a model folder, or of what ``newest`` finds of it, to the top of the run's."""
+        for file in sorted((newest(model_folder) or model_folder).iterdir()):
             temporary = self.path / f".{file.name}.{os.getpid()}"
             shutil.copyfile(file, temporary)
             os.replace(temporary, self.path / file.name)
