@@ -16,8 +16,9 @@ from transformers.configuration_utils import PreTrainedConfig
 from transformers.utils import logging as transformers_logging
 
 from .data.domain import PreparedDomain
+from .data.synthetic import pathway_auc
 from .errors import DataError, RetrError
-from .evaluation.histories import rank_histories
+from .evaluation.histories import keep_probabilities, rank_histories
 from .evaluation.metrics import metrics_from_ranks
 from .model.configuration_retr import RetrConfig
 from .model.item_catalog import ItemCatalog
@@ -27,8 +28,12 @@ from .training.settings import SETTINGS, VALIDATORS
 
 STAMPED = {"vocab_size", "text_size", "text_encoder", "catalog_hash", "max_position_embeddings"}
 MODEL_KEYS = tuple(
-    sorted({f.name for f in fields(RetrConfig)} - {f.name for f in fields(PreTrainedConfig)} - STAMPED
-           - {"pad_token_id", "bos_token_id", "eos_token_id", "tie_word_embeddings"})  # fmt: skip
+    sorted(
+        {f.name for f in fields(RetrConfig)}
+        - {f.name for f in fields(PreTrainedConfig)}
+        - STAMPED
+        - {"pad_token_id", "bos_token_id", "eos_token_id", "tie_word_embeddings"}
+    )  # fmt: skip
 )
 SCHEMA = {**SETTINGS, "model": (RetrConfig, MODEL_KEYS)}
 
@@ -150,8 +155,27 @@ def ranks_of_split(model, domain: PreparedDomain, split: str, text_embeddings, s
     )
 
 
+def pathway_auc_of(model, domain: PreparedDomain, text_embeddings, max_length: int) -> list[float]:
+    """How well each block's router finds the behaviours that decide the test target, where the world is known (AUC)."""
+    test, (pivotal, _) = domain.split("test"), domain.pivotal("test")
+    items = encode_catalog(model, text_embeddings, next(model.parameters()).device)
+    alphas, places = keep_probabilities(model, items, test, max_length)
+    return [round(pathway_auc(alpha, pivotal[places]), 4) for alpha in alphas]
+
+
+def is_synthetic(domain: PreparedDomain) -> bool:
+    """Whether a domain is made up, with a known answer."""
+    return domain.provenance["reader"] == "synthetic"
+
+
 def result_rows(
-    ranks: dict[str, np.ndarray], domain: PreparedDomain, cutoffs: Sequence[int], *, negatives: int, split: str = "test", **about
+    ranks: dict[str, np.ndarray],
+    domain: PreparedDomain,
+    cutoffs: Sequence[int],
+    *,
+    negatives: int,
+    split: str = "test",
+    **about,
 ) -> list[ResultRow]:
     """One row a protocol, stamped with commit, versions and date."""
     candidates = {"full": domain.num_items, "full-unseen": domain.num_items, "sampled": negatives + 1}
@@ -163,7 +187,7 @@ def result_rows(
             candidates=candidates[protocol],
             metrics=metrics_from_ranks(values, cutoffs),
             num_users=len(values),
-            synthetic=domain.provenance["reader"] == "synthetic",
+            synthetic=is_synthetic(domain),
             **about,
             **environment(),
         )

@@ -19,6 +19,7 @@ Next: scripts/pretrain.py or scripts/finetune.py.
 """
 
 import argparse
+import os
 import sys
 
 from retr_hf.data.text_embeddings import embed_catalog
@@ -50,6 +51,8 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> int:
     arguments = parse_arguments(argv)
+    if arguments.quiet:
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # read when the model library is imported, below
     try:
         encoder = load_encoder(arguments.encoder, device=arguments.device, truncate_dim=arguments.truncate_dim)
         for folder in arguments.folders:

@@ -20,6 +20,7 @@ from transformers.utils import logging as transformers_logging
 from retr_hf.baselines.poprec import poprec
 from retr_hf.baselines.text_similarity import text_similarity
 from retr_hf.data.domain import PreparedDomain, load_domain
+from retr_hf.evaluation.histories import histories_of
 from retr_hf.evaluation.ranking import full_ranks, sampled_ranks
 from retr_hf.model.modeling_retr import RetrForSequentialRecommendation
 from retr_hf.model.processing_retr import check_catalog
@@ -97,9 +98,7 @@ def baseline_ranks(name: str, domain: PreparedDomain, split: str) -> dict[str, n
         last = np.where(sequences.lengths > 1, sequences.item_ids[np.maximum(ends - 2, 0)], 0)
         queries, items = text_similarity(domain.catalog().item_table(), last)
     targets = sequences.item_ids[ends - 1].astype(np.int64)
-    history = np.ones(len(sequences.item_ids), dtype=bool)
-    history[ends - 1] = False
-    seen = (sequences.item_ids[history].astype(np.int64), sequences.offsets - np.arange(len(sequences.offsets)))
+    seen = histories_of(sequences, np.arange(len(sequences)))
     stored = (negatives.item_ids.astype(np.int64), negatives.offsets)
     return full_ranks(queries, items, targets, seen) | sampled_ranks(queries, items, targets, stored)
 

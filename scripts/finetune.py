@@ -28,8 +28,10 @@ from retr_hf.report.results import append_rows
 from retr_hf.stage import (
     about_run,
     command_line,
+    is_synthetic,
     make_accelerator,
     open_recipe,
+    pathway_auc_of,
     print_metrics,
     ranks_of_split,
     result_rows,
@@ -112,6 +114,9 @@ def finetune(recipe, domain: PreparedDomain, args) -> None:
     if evaluation.test:
         model.to(accelerator.device)
         ranks = ranks_of_split(model, domain, "test", text, evaluation, data.max_length)
+        extra = {}
+        if is_synthetic(domain) and config.router == "pathway":
+            extra["pathway AUC"] = pathway_auc_of(model, domain, text, data.max_length)
         rows = result_rows(
             ranks,
             domain,
@@ -130,6 +135,7 @@ def finetune(recipe, domain: PreparedDomain, args) -> None:
                 "router": config.router,
                 "item_features": config.item_features,
                 "freeze": settings.freeze,
+                **extra,
             },
         )
     if accelerator.is_main_process:
@@ -141,6 +147,8 @@ def finetune(recipe, domain: PreparedDomain, args) -> None:
         finished = rows[0].date if rows else about["started"]
         folder.write_json(RUN_FILE, about | {"finished": finished, "sources": sources})
         print_metrics(f"{folder.path}: best at step {progress.best_step} of {progress.step}", rows)
+        if rows and "pathway AUC" in rows[0].settings:
+            print(f"  pathway AUC of each block {rows[0].settings['pathway AUC']} (known answer; 0.5 is guessing)")
     accelerator.end_training()
 
 

@@ -13,6 +13,7 @@ Without a recipe it reads recipes/synthetic/pretrain.yaml and, if they are not t
 from pathlib import Path
 
 import torch
+from accelerate import PartialState
 from accelerate.utils import set_seed
 
 from retr_hf.data.collators import PreTrainingCollator, TextTables
@@ -42,8 +43,8 @@ SYNTHETIC = Path("recipes/synthetic/pretrain.yaml")
 def main() -> None:
     args = command_line(__doc__, default_recipe=str(SYNTHETIC))
     if Path(args.recipe) == SYNTHETIC:
-        print(f"recipe {SYNTHETIC}: RETR on the synthetic world, a demonstration; see recipes/ for real ones")
-        make_synthetic_world(Path("data/synthetic"))
+        with PartialState().main_process_first():
+            make_synthetic_world(Path("data/synthetic"))
     recipe = open_recipe(args, task="pretrain")
     data, settings, evaluation = recipe["data"], recipe["training"], recipe["evaluation"]
 
@@ -144,6 +145,8 @@ def make_synthetic_world(folder: Path) -> None:
     from retr_hf.data.synthetic import write_world
     from retr_hf.data.text_embeddings import embed_catalog
 
+    if PartialState().is_main_process:
+        print(f"recipe {SYNTHETIC}: RETR on the synthetic world, a demonstration; see recipes/ for real ones")
     for domain in write_world(folder):
         embed_catalog(domain, "hashing", progress=False)
 

@@ -1,8 +1,8 @@
 """Recommends next items for a history, with titles, scores and the behaviours on the pathway.
 
-    python scripts/recommend.py runs/scientific B00TNNWMXI B00IBZE2EQ -k 5
-    python scripts/recommend.py runs/scientific --domain data/scientific --user 42 --figure pathway.png
-    python scripts/recommend.py runs/open_five --catalog data/scientific B00TNNWMXI       # zero-shot, another catalogue
+python scripts/recommend.py runs/scientific B00TNNWMXI B00IBZE2EQ -k 5
+python scripts/recommend.py runs/scientific --domain data/scientific --user 42 --figure pathway.png
+python scripts/recommend.py runs/open_five --catalog data/scientific B00TNNWMXI       # zero-shot, another catalogue
 """
 
 import argparse

@@ -47,9 +47,7 @@ class NextItemCollator:
         pack_width: pack histories into rows of this width; None gives each history its own row.
     """
 
-    def __init__(
-        self, num_items: int, every_step: bool = True, negatives: bool = False, pack_width: int | None = None
-    ):
+    def __init__(self, num_items: int, every_step: bool = True, negatives: bool = False, pack_width: int | None = None):
         self.num_items, self.every_step, self.negatives = num_items, every_step, negatives
         self.pack_width = pack_width
 

@@ -59,8 +59,8 @@ class FullAttention(PathwayAttention):
 
     The product runs in whatever kernel ``config._attn_implementation`` names (eager, sdpa, flash, flex).
 
-    NOTE: the projections have biases, as RecBole's SASRec has; the gate multiplies the complete query, so R = 1 is plain
-    attention to the last digit and R = 0 a zero query, whose attention is uniform over the visible keys.
+    NOTE: the projections have biases, as RecBole's SASRec has; the gate multiplies the complete query, so R = 1 is
+    plain attention to the last digit and R = 0 a zero query, whose attention is uniform over the visible keys.
     """
 
     def __init__(self, config: RetrConfig, layer_idx: int):

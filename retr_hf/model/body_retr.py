@@ -4,12 +4,12 @@ Yao et al., *Recommender Transformers with Behavior Pathways*, WWW 2024; items a
 Axis letters: B rows of a batch, N length, d width, h heads, L blocks, M rows of an item table, T text width.
 
 Items. The text table is no weight. A forward pass takes ``input_ids``, rows of an *item table*, and the table itself:
-``text_embeddings`` [M, T], with ``table_item_ids`` [M] saying which catalogue item each row is (default: row i is item i,
-the whole catalogue). Row 0 is padding. In training the table holds the batch's own unique items, so each item is encoded
-once; ``item_embeddings`` [M, d], already encoded, skips even that.
+``text_embeddings`` [M, T], with ``table_item_ids`` [M] saying which catalogue item each row is (default: row i is item
+i, the whole catalogue). Row 0 is padding. In training the table holds the batch's own unique items, so each item is
+encoded once; ``item_embeddings`` [M, d], already encoded, skips even that.
 
-Rows. A row holds one history, padded on either side under ``attention_mask``; or, with explicit ``position_ids``, several
-histories packed one after the other, each starting at position 0 (padding: position 0, one token a sequence).
+Rows. A row holds one history, padded on either side under ``attention_mask``; or, with explicit ``position_ids``,
+several histories packed one after the other, each starting at position 0 (padding: position 0, one token a sequence).
 """
 
 from dataclasses import dataclass
@@ -227,8 +227,8 @@ class RetrModel(RetrPreTrainedModel):
         else:
             if inputs_embeds.shape[1] > self.config.max_position_embeddings:
                 raise ValueError(
-                    f"histories of {inputs_embeds.shape[1]} items, the model reads {self.config.max_position_embeddings}: "
-                    "keep the most recent ones (RetrProcessor does)"
+                    f"histories of {inputs_embeds.shape[1]} items, the model reads "
+                    f"{self.config.max_position_embeddings}: keep the most recent ones (RetrProcessor does)"
                 )
             layout = SequenceLayout(valid)
             position_ids = (attention_mask.long().cumsum(1) - 1).clamp(min=0)

@@ -1,6 +1,7 @@
 """RETR: one body (body_retr.py), two heads.
 
-Yao et al., *Recommender Transformers with Behavior Pathways*, WWW 2024; pre-training as in UniSRec (Hou et al., KDD 2022).
+Yao et al., *Recommender Transformers with Behavior Pathways*, WWW 2024; pre-training as in UniSRec (Hou et al., KDD
+2022).
 Axis letters: B rows of a batch, N length, d width, L blocks, M rows of an item table, T text width, S histories.
 What ``input_ids``, the item table and packed rows are is told at the top of body_retr.py.
 """
@@ -74,7 +75,7 @@ class _Head(RetrPreTrainedModel):
 
 
 class RetrForSequentialRecommendation(_Head):
-    """RETR with next-item scores: ``config.score`` of the state against the item table, ``config.objective`` as loss."""
+    """RETR with next-item scores: ``config.score`` of the state and each row of the item table."""
 
     @can_return_tuple
     def forward(
@@ -199,9 +200,7 @@ class RetrForPreTraining(_Head):
         if labels is None or table_item_ids is None:
             raise ValueError("pre-training needs labels [B, N] and table_item_ids [M] (data.collators makes both)")
         item_embeddings = self.encode_items(None, text_embeddings)
-        outputs = self.model(
-            input_ids, attention_mask, position_ids, item_embeddings=item_embeddings, **kwargs
-        )
+        outputs = self.model(input_ids, attention_mask, position_ids, item_embeddings=item_embeddings, **kwargs)
         real = labels != -100
         queries, targets = self.query_vectors(outputs.last_hidden_state[real]), labels[real]
         candidates = self.candidate_vectors(item_embeddings)
@@ -240,6 +239,4 @@ class RetrForPreTraining(_Head):
         all_keys, offset = gather_rows(keys)
         all_ids, _ = gather_rows(ids)
         positives = offset + torch.arange(len(queries), device=queries.device)
-        return in_batch_contrastive_loss(
-            queries, all_keys, ids, all_ids, positives, count, self.config.unisrec_compat
-        )
+        return in_batch_contrastive_loss(queries, all_keys, ids, all_ids, positives, count, self.config.unisrec_compat)

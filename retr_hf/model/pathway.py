@@ -1,8 +1,8 @@
 """The pathway router: decides, token by token, which past behaviours may ask. Torch only; carry it away if you like.
 
-Yao et al., *Recommender Transformers with Behavior Pathways*, WWW 2024, equations (2) to (6). Letters: B batch, N length,
-d width. A router reads the tokens Z of a block and the route R so far and returns, per token, the hard route, the
-probability α of being kept and the weight ω of the adaptive relaxation.
+Yao et al., *Recommender Transformers with Behavior Pathways*, WWW 2024, equations (2) to (6). Letters: B batch, N
+length, d width. A router reads the tokens Z of a block and the route R so far and returns, per token, the hard route,
+the probability α of being kept and the weight ω of the adaptive relaxation.
 """
 
 import math
@@ -169,8 +169,8 @@ class PathwayRouter(nn.Module):
 class RandomRouter(nn.Module):
     """Keeps each token with a fixed probability: the paper's ablation "w/o pathway router" (Table 6).
 
-    NOTE: the paper does not say what evaluation does; ours keeps a fixed, evenly spread share of the positions (the Weyl
-    sequence frac((t + 1)·φ + l·√2)), so that results repeat and neither padding nor the future changes them.
+    NOTE: the paper does not say what evaluation does; ours keeps a fixed, evenly spread share of the positions (the
+    Weyl sequence frac((t + 1)·φ + l·√2)), so that results repeat and neither padding nor the future changes them.
     """
 
     def __init__(self, layer_idx: int = 0, hierarchical: bool = True, keep: float = 0.88, sampling: bool = False):
@@ -197,4 +197,3 @@ class RandomRouter(nn.Module):
         if self.hierarchical and previous_route is not None:
             route = route * previous_route.float()
         return Routing(route, torch.full_like(valid, self.keep), torch.ones_like(valid))
-

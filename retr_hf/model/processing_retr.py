@@ -101,8 +101,8 @@ class RetrProcessor:
 def check_catalog(config: RetrConfig, catalog: ItemCatalog) -> None:
     """Whether a model may read a catalogue.
 
-    A model with an id table reads the catalogue it was trained with; a model of texts alone reads any whose vectors come
-    from the same encoder.
+    A model with an id table reads the catalogue it was trained with; a model of texts alone reads any whose vectors
+    come from the same encoder.
 
     Raises:
         ValueError: another catalogue under an id table, no vectors or vectors of another encoder under text.

@@ -51,10 +51,15 @@ def write_model_card(
     made = environment()
     lines = [
         f"# {recipe['name']}",
-        f"A RETR sequential recommender, {trained}; {origin}." if target else f"A RETR sequential recommender, {origin}.",
+        f"A RETR sequential recommender, {trained}; {origin}."
+        if target
+        else f"A RETR sequential recommender, {origin}.",
         recipe.get("description") or "",
-        *(["Its domains are synthetic: the numbers show that the code runs, nothing about shops."]
-          if any(row.synthetic for row in rows) else []),  # fmt: skip
+        *(
+            ["Its domains are synthetic: the numbers show that the code runs, nothing about shops."]
+            if any(row.synthetic for row in rows)
+            else []
+        ),  # fmt: skip
     ]
     if rows:
         lines += ["## Measured", result_tables(rows, published="none")]

@@ -1,8 +1,8 @@
 """The training loop: one function, for both stages, on Accelerate.
 
 It knows no recipe of a stage, no data format and no metric: batches, evaluation and settings are given to it. A batch
-is a pure function of seed, epoch and step, so a resumed run needs the weights, the optimiser and the random state alone,
-and equals the unbroken run, inside an epoch too.
+is a pure function of seed, epoch and step, so a resumed run needs the weights, the optimiser and the random state
+alone, and equals the unbroken run, inside an epoch too.
 """
 
 import json

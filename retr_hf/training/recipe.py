@@ -1,12 +1,12 @@
 """Strict recipes: a flat YAML file and command-line overrides become settings, or every mistake is told at once.
 
-    name: pantry                     # top-level keys: the dataclass under "" in the schema
-    extends: ../base.yaml            # optional: built on another recipe; what is given here wins
-    training:                        # a section: one dataclass
-      learning_rate: 1e-3
+name: pantry                     # top-level keys: the dataclass under "" in the schema
+extends: ../base.yaml            # optional: built on another recipe; what is given here wins
+training:                        # a section: one dataclass
+  learning_rate: 1e-3
 
-    recipe = load_recipe("recipes/pantry.yaml", ["training.epochs=3", "seed=1"], SETTINGS)
-    recipe.run.seed, recipe["training"].epochs
+recipe = load_recipe("recipes/pantry.yaml", ["training.epochs=3", "seed=1"], SETTINGS)
+recipe.run.seed, recipe["training"].epochs
 """
 
 import dataclasses

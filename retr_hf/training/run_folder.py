@@ -1,12 +1,12 @@
 """What a run leaves on disk, and how it gets there whole: recipe, log, versions, checkpoints, the finished model.
 
-    OUTPUT/
-      recipe.yaml           the resolved recipe; loading it repeats the run
-      run.json              command, commit, versions, start and end
-      log.jsonl             one JSON object a line: training steps and evaluations
-      checkpoints/last/     everything a resumed run needs
-      checkpoints/best/     the model with the best validation metric
-      config.json, model.safetensors, ...   the finished model: a copy of best, written last
+OUTPUT/
+  recipe.yaml           the resolved recipe; loading it repeats the run
+  run.json              command, commit, versions, start and end
+  log.jsonl             one JSON object a line: training steps and evaluations
+  checkpoints/last/     everything a resumed run needs
+  checkpoints/best/     the model with the best validation metric
+  config.json, model.safetensors, ...   the finished model: a copy of best, written last
 """
 
 import json

@@ -200,6 +200,9 @@ def test_a_pretrained_checkpoint_reads_any_catalogue(tmp_path):
     model, info = RetrForSequentialRecommendation.from_pretrained(tmp_path, output_loading_info=True)
     assert not info["missing_keys"] and not info["unexpected_keys"]
     for items in (5, 400):
-        assert model(torch.tensor([[1, 2]]), text_embeddings=torch.randn(items + 1, TEXT)).logits.shape == (1, items + 1)
+        assert model(torch.tensor([[1, 2]]), text_embeddings=torch.randn(items + 1, TEXT)).logits.shape == (
+            1,
+            items + 1,
+        )
     body, info = RetrModel.from_pretrained(tmp_path, output_loading_info=True)
     assert not info["missing_keys"] and not info["unexpected_keys"]

@@ -94,9 +94,12 @@ def test_bpr_by_hand():
     items = weights["model.embed_tokens.weight"]
     history, targets, negatives = torch.tensor([5, 6]), torch.tensor([6, 8]), torch.tensor([1, 2])
     states = [sasrec(weights, items, history[: step + 1], layers=2, heads=3) for step in range(2)]
-    want = -sum(
-        math.log(1 / (1 + math.exp(-(state @ (items[good] - items[bad])).item())))
-        for state, good, bad in zip(states, targets, negatives, strict=True)
-    ) / 2
+    want = (
+        -sum(
+            math.log(1 / (1 + math.exp(-(state @ (items[good] - items[bad])).item())))
+            for state, good, bad in zip(states, targets, negatives, strict=True)
+        )
+        / 2
+    )
     loss = model(history[None], labels=targets[None], negative_ids=negatives[None]).loss
     assert abs(loss.item() - want) < 1e-5 * max(1, want)

@@ -124,9 +124,7 @@ def test_unknown_sections_and_top_level_keys(write):
 
 
 def test_a_section_must_be_a_section(write):
-    assert mistakes(write(GOOD + "evaluation: 3\n")) == [
-        "evaluation (line 9): expected a section of keys, came 3"
-    ]
+    assert mistakes(write(GOOD + "evaluation: 3\n")) == ["evaluation (line 9): expected a section of keys, came 3"]
     assert load_recipe(write(GOOD + "evaluation:\n"), [], SETTINGS)["evaluation"].test is True
 
 

@@ -1,0 +1,221 @@
+"""The journey as a user walks it: the scripts one after the other, on worlds with a known answer."""
+
+import json
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from retr_hf.data.prepare import write_domain
+from retr_hf.data.synthetic import cycle_world, write_world
+from retr_hf.data.text_embeddings import embed_catalog
+from retr_hf.report.results import read_rows
+
+ROOT = Path(__file__).resolve().parents[2]
+TINY = {"hidden_size": 16, "intermediate_size": 16, "num_attention_heads": 2, "num_experts": 2}
+
+
+def script(monkeypatch, name, *arguments):
+    """Runs a script of the repository in this process, as ``python scripts/NAME ...`` does."""
+    monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
+    try:
+        runpy.run_path(str(ROOT / "scripts" / name), run_name="__main__")
+    except SystemExit as stopped:
+        if stopped.code:
+            raise
+
+
+def fails(monkeypatch, capsys, name, *arguments):
+    """What a script says of its user's mistake."""
+    with pytest.raises(SystemExit) as stopped:
+        script(monkeypatch, name, *arguments)
+    assert stopped.value.code == 2
+    return capsys.readouterr().err
+
+
+def write_recipe(path, **content):
+    path.write_text(yaml.safe_dump(content), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def cycle(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("cycle") / "cycle"
+    write_domain(cycle_world().to_raw({}), folder, k_core=0)
+    embed_catalog(folder, "hashing:64", progress=False)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("world")
+    domains = write_world(folder, source_users=60, source_items=60, target_users=40, target_items=60)
+    for domain in domains:
+        embed_catalog(domain, "hashing:64", progress=False)
+    return folder
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        {"item_features": "id", "router": "pathway"},
+        {"item_features": "id", "router": "none", "objective": "bpr", "score": "dot"},
+        {"item_features": "text", "router": "pathway"},
+        {"item_features": "text+id", "router": "random", "router_init_keep": 0.9},
+    ],
+    ids=lambda model: "-".join(map(str, model.values())),
+)
+def test_cycle_world_reaches_recall_1(cycle, tmp_path, monkeypatch, model):
+    recipe = write_recipe(
+        tmp_path / "recipe.yaml",
+        name="cycle",
+        task="finetune",
+        output=str(tmp_path / "run"),
+        results=str(tmp_path / "rows.jsonl"),
+        data={"domains": [str(cycle)], "max_length": 12},
+        model={
+            "hidden_size": 32,
+            "intermediate_size": 32,
+            "num_attention_heads": 2,
+            "num_experts": 2,
+            "hidden_dropout": 0.0,
+            "attention_dropout": 0.0,
+            **model,
+        },
+        training={
+            "epochs": 40,
+            "batch_size": 50,
+            "learning_rate": 5e-3,
+            "evaluate_every": 10,
+            "progress": False,
+            "metric": "HR@1",
+        },
+        evaluation={"cutoffs": [1]},
+    )
+    script(monkeypatch, "finetune.py", recipe)
+    rows = read_rows(tmp_path / "rows.jsonl")
+    reached = {row.protocol: row.metrics["HR@1"] for row in rows}
+    if model.get("objective") == "bpr":  # its negatives are never items of the own history, so those stay on top
+        assert reached.pop("full") < 1.0
+    assert reached.pop("full", 1.0) == 1.0 and reached == {"full-unseen": 1.0, "sampled": 1.0}
+    assert all(row.synthetic and row.sources == [] for row in rows)
+
+
+def test_the_whole_journey(world, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    pretrain = write_recipe(
+        tmp_path / "pretrain.yaml",
+        name="tiny",
+        task="pretrain",
+        output="runs/{name}",
+        data={"domains": [str(world / "garden"), str(world / "music")], "max_length": 10, "window": "random"},
+        model=TINY,
+        training={"epochs": 2, "batch_size": 32, "progress": False},
+        evaluation={"cutoffs": [10]},
+    )
+    script(monkeypatch, "pretrain.py", pretrain)
+    assert {"config.json", "model.safetensors", "recipe.yaml", "run.json", "log.jsonl", "README.md"} <= {
+        file.name for file in Path("runs/tiny").iterdir()
+    }
+    finetune = write_recipe(
+        tmp_path / "finetune.yaml",
+        name="tiny",
+        task="finetune",
+        init="runs/tiny",
+        output="runs/{domain}",
+        results="rows.jsonl",
+        data={"domains": [str(world / "camping"), str(world / "pets")], "max_length": 10},
+        training={"epochs": 1, "batch_size": 32, "progress": False, "freeze": "backbone"},
+        evaluation={"cutoffs": [10]},
+    )
+    script(monkeypatch, "finetune.py", finetune)
+    rows = read_rows("rows.jsonl")
+    assert {row.domain for row in rows} == {"camping", "pets"}
+    assert all(row.sources == ["garden", "music"] and "pathway AUC" in row.settings for row in rows)
+
+    # The frozen body is the pre-trained one; what is saved scores as what was measured.
+    from safetensors.torch import load_file
+
+    before, after = load_file("runs/tiny/model.safetensors"), load_file("runs/camping/model.safetensors")
+    assert all((before[name] == after[name]).all() for name in before if ".layers." in name)
+    assert any((before[name] != after[name]).any() for name in before if ".item_adaptor." in name)
+    script(monkeypatch, "evaluate.py", "runs/camping", world / "camping", "--cutoffs", 10, "--results", "again.jsonl")
+    measured = {row.protocol: row.metrics for row in rows if row.domain == "camping"}
+    assert {row.protocol: row.metrics for row in read_rows("again.jsonl")} == measured
+
+    script(monkeypatch, "evaluate.py", "runs/tiny", world / "pets", "--name", "zero-shot")
+    script(monkeypatch, "evaluate.py", "--baseline", "popularity", world / "pets", world / "camping")
+    script(monkeypatch, "evaluate.py", "--baseline", "text-similarity", world / "pets")
+    script(monkeypatch, "report.py", "rows.jsonl", "--output", "table.md", "--figures", "runs/camping")
+    assert "SYNTHETIC" in Path("table.md").read_text() and Path("runs/camping/learning_curves.png").stat().st_size
+    user = ["--domain", str(world / "camping"), "--user", "camping-user-0000", "-k", "3", "--figure", "p.png"]
+    capsys.readouterr()
+    script(monkeypatch, "recommend.py", "runs/camping", *user)
+    told = capsys.readouterr().out
+    assert "user camping-user-0000" in told and "driven by" in told and Path("p.png").stat().st_size
+
+    # Run again: refused, then resumed (nothing to do), then replaced.
+    assert "holds a run already" in fails(monkeypatch, capsys, "pretrain.py", pretrain)
+    script(monkeypatch, "pretrain.py", pretrain, "--resume")
+    assert "nothing to do" in capsys.readouterr().out
+    said = fails(monkeypatch, capsys, "finetune.py", finetune, "init=rows.jsonl", "training.learning_rat=1")
+    assert "learning_rate" in said and "2 mistakes" in said
+
+
+def test_mistakes_are_told_in_words(world, cycle, tmp_path, monkeypatch, capsys):
+    recipe = write_recipe(
+        tmp_path / "recipe.yaml",
+        name="x",
+        task="pretrain",
+        output=str(tmp_path / "run"),
+        data={"domains": [str(world / "garden"), str(cycle)], "max_length": 10},
+        model={"router_context": "global", "router": "pathway"},
+    )
+    assert "would see" in fails(monkeypatch, capsys, "pretrain.py", recipe)
+    assert "scripts/pretrain.py runs this one" in fails(monkeypatch, capsys, "finetune.py", recipe)
+    embed_catalog(world / "sewing", "hashing:32", progress=False, overwrite=True)
+    overrides = [f"data.domains=[{world / 'garden'},{world / 'sewing'}]", "model.router_context=causal"]
+    assert "one encoder in all domains" in fails(monkeypatch, capsys, "pretrain.py", recipe, *overrides)
+    assert "make one with" in fails(monkeypatch, capsys, "evaluate.py", tmp_path, tmp_path)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "recipes").rglob("*.yaml")), ids=lambda path: path.stem)
+def test_every_recipe_is_well_formed(path):
+    from retr_hf.model.configuration_retr import RetrConfig
+    from retr_hf.stage import SCHEMA
+    from retr_hf.training.recipe import builds, load_recipe
+
+    recipe = load_recipe(path, [], SCHEMA, [builds("model", RetrConfig)], check_paths=False)
+    assert f"scripts/{recipe.run.task}.py" in path.read_text(encoding="utf-8").split("\nname:")[0]
+
+
+@pytest.mark.parametrize(
+    ("recipe", "twin"),
+    [
+        ("pretrain/open_five", "pretrain/open_five_no_router"),
+        ("finetune/scientific", "finetune/scientific_scratch"),
+        ("finetune/scientific", "finetune/scientific_no_router"),
+        ("finetune/scientific_scratch", "finetune/scientific_scratch_no_router"),
+        ("synthetic/pretrain", "synthetic/pretrain_no_router"),
+        ("synthetic/finetune", "synthetic/finetune_scratch"),
+        ("synthetic/finetune", "synthetic/finetune_no_router"),
+    ],
+)
+def test_twins_differ_in_the_model_alone(recipe, twin):
+    from retr_hf.stage import SCHEMA
+    from retr_hf.training.recipe import load_recipe
+
+    one, other = (
+        load_recipe(ROOT / "recipes" / f"{name}.yaml", [], SCHEMA, check_paths=False).as_dict()
+        for name in (recipe, twin)
+    )
+    differing = {key for key in one.keys() | other.keys() if one.get(key) != other.get(key)}
+    assert differing <= {"name", "description", "output", "init", "model"} and differing & {"init", "model"}
+
+
+def test_results_of_the_repository_are_readable():
+    files = sorted((ROOT / "recipes" / "results").glob("*.jsonl"))
+    for row in read_rows(files) if files else []:
+        assert row.commit and json.dumps(row.metrics)

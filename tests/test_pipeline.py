@@ -1,0 +1,87 @@
+"""The recommender: best items first, seen ones left out, and the pathway behind them."""
+
+import numpy as np
+import pytest
+import torch
+
+from retr_hf.model.configuration_retr import RetrConfig
+from retr_hf.model.item_catalog import ItemCatalog
+from retr_hf.model.modeling_retr import RetrForSequentialRecommendation
+from retr_hf.model.processing_retr import RetrProcessor
+from retr_hf.pipeline import Recommender
+
+IDS = [f"item-{number}" for number in range(12)]
+
+
+def catalogue(count=12, seed=0):
+    vectors = np.random.default_rng(seed).normal(size=(count, 8)).astype(np.float32)
+    ids = IDS if seed == 0 else [f"other-{number}" for number in range(count)]
+    return ItemCatalog(ids, [f"title of {item}" for item in ids], vectors, {"encoder": "test", "revision": "1"})
+
+
+def model(router="pathway"):
+    torch.manual_seed(0)
+    config = RetrConfig(
+        hidden_size=16, num_attention_heads=2, text_size=8, max_position_embeddings=4, router=router,
+        text_encoder="test@1",
+    )  # fmt: skip
+    return RetrForSequentialRecommendation(config)
+
+
+def test_items_are_sorted_and_scores_are_the_models():
+    recommender = Recommender(model(), RetrProcessor(catalogue(), 4))
+    answer = recommender.recommend(IDS[:3], k=12, exclude_seen=False)
+    assert len(answer.items) == 12 and len({item.item_id for item in answer.items}) == 12
+    scores = [item.score for item in answer.items]
+    assert scores == sorted(scores, reverse=True)
+    batch = recommender.processor(IDS[:3])
+    logits = recommender.model(**batch, text_embeddings=recommender.processor.item_table()).logits[0]
+    for item in answer.items:
+        assert item.score == pytest.approx(logits[IDS.index(item.item_id) + 1].item(), abs=1e-5)
+        assert item.title == f"title of {item.item_id}"
+
+
+def test_seen_items_are_left_out_also_those_too_old_to_be_read():
+    recommender = Recommender(model(), RetrProcessor(catalogue(), 4))
+    history = IDS[:7]
+    answer = recommender.recommend(history, k=12)
+    assert {item.item_id for item in answer.items} == set(IDS[7:])
+    assert [step.item_id for step in answer.pathway] == history[-4:]
+
+
+def test_pathway_is_what_the_router_decided():
+    recommender = Recommender(model(), RetrProcessor(catalogue(), 4))
+    for layer in recommender.model.model.layers:
+        torch.nn.init.constant_(layer.router.keep_mlp[-1].bias, -9.0)
+    answer = recommender.recommend(IDS[:3])
+    assert [step.on_pathway for step in answer.pathway] == [False] * 3
+    assert all(alpha < 0.01 for step in answer.pathway for alpha in step.keep_probabilities)
+    assert "driven by 0 of 3" in str(answer)
+    assert Recommender(model("none"), RetrProcessor(catalogue(), 4)).recommend(IDS[:3]).pathway == []
+
+
+def test_a_batch_equals_its_histories_one_by_one():
+    recommender = Recommender(model(), RetrProcessor(catalogue(), 4))
+    histories = [IDS[:1], IDS[3:9], IDS[5:7]]
+    for whole, history in zip(recommender.recommend(histories, k=3), histories, strict=True):
+        alone = recommender.recommend(history, k=3)
+        assert [item.item_id for item in whole.items] == [item.item_id for item in alone.items]
+        assert [step.on_pathway for step in whole.pathway] == [step.on_pathway for step in alone.pathway]
+
+
+def test_another_catalogue_is_zero_shot(tmp_path):
+    model().save_pretrained(tmp_path / "model")
+    catalogue().save_pretrained(tmp_path / "model")
+    catalogue(30, seed=1).save_pretrained(tmp_path / "other")
+    recommender = Recommender.from_pretrained(tmp_path / "model", catalog=tmp_path / "other")
+    assert recommender.recommend(["other-3"], k=2).items[0].item_id.startswith("other-")
+    own = Recommender.from_pretrained(tmp_path / "model")
+    assert own.processor.max_length == 4 and own.recommend(IDS[:2], k=1).items[0].item_id in IDS
+
+
+def test_wrong_questions():
+    recommender = Recommender(model(), RetrProcessor(catalogue(), 4))
+    with pytest.raises(ValueError, match="k=0"):
+        recommender.recommend(IDS[:2], k=0)
+    with pytest.raises(ValueError, match="empty list"):
+        recommender.recommend([])

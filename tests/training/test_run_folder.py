@@ -1,0 +1,162 @@
+"""The folder of a run: what it refuses, what it keeps, what an interruption leaves."""
+
+import json
+
+import pytest
+
+from retr_hf.errors import RecipeError
+from retr_hf.training.recipe import load_recipe
+from retr_hf.training.run_folder import LOG_FILE, RECIPE_FILE, RUN_FILE, RunFolder, newest, replace_folder
+from retr_hf.training.settings import SETTINGS
+
+RECIPE = """
+name: pantry
+task: finetune
+output: runs/pantry
+data:
+  domains: [data/pantry]
+training:
+  epochs: 3
+"""
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    """(overrides) -> a recipe."""
+    file = tmp_path / "pantry.yaml"
+    file.write_text(RECIPE, encoding="utf-8")
+    return lambda *overrides: load_recipe(file, overrides, SETTINGS, check_paths=False)
+
+
+@pytest.fixture
+def run(tmp_path, recipe):
+    """A run that was begun and left a checkpoint."""
+    folder = RunFolder(tmp_path / "run")
+    folder.open(recipe(), {"command": "the first", "finished": None})
+    folder.last.mkdir(parents=True)
+    return folder
+
+
+def about(folder: RunFolder) -> dict:
+    return json.loads((folder.path / RUN_FILE).read_text(encoding="utf-8"))
+
+
+def test_a_new_folder(tmp_path, recipe):
+    folder = RunFolder(tmp_path / "far" / "away")
+    folder.open(recipe(), {"command": "train", "finished": None})
+    assert sorted(file.name for file in folder.path.iterdir()) == [RECIPE_FILE, RUN_FILE]
+    assert load_recipe(folder.path / RECIPE_FILE, [], SETTINGS, check_paths=False) == recipe()
+    assert not folder.finished
+    folder.write_json(RUN_FILE, {"finished": "today"})
+    assert folder.finished
+
+
+def test_a_run_is_neither_overwritten_nor_continued_by_accident(run, recipe):
+    with pytest.raises(RecipeError, match="holds a run already: --resume .* --overwrite"):
+        run.open(recipe(), {"command": "the second"})
+    assert about(run)["command"] == "the first" and run.last.is_dir()
+
+
+def test_overwrite_starts_anew(run, recipe):
+    run.open(recipe("training.epochs=9"), {"command": "the second"}, overwrite=True)
+    assert about(run)["command"] == "the second" and not run.last.exists()
+    assert "epochs: 9" in (run.path / RECIPE_FILE).read_text(encoding="utf-8")
+
+
+def test_resume_goes_on(run, recipe):
+    run.open(recipe(), {"command": "the second", "finished": None}, resume=True)
+    assert about(run)["command"] == "the second" and run.last.is_dir()
+
+
+def test_resume_of_nothing_is_a_new_run(tmp_path, recipe):
+    folder = RunFolder(tmp_path / "none")
+    folder.open(recipe(), {"command": "the first"}, resume=True)
+    assert (folder.path / RECIPE_FILE).is_file()
+
+
+def test_resume_tells_every_difference(run, recipe):
+    other = recipe("training.learning_rate=0.5", "training.epochs=4", "seed=7", "training.progress=false")
+    with pytest.raises(RecipeError, match="another recipe") as told:
+        run.open(other, {"command": "the second"}, resume=True)
+    assert told.value.problems == [
+        "seed: the run has 0, now 7",
+        "training.epochs: the run has 3, now 4",
+        "training.learning_rate: the run has 0.001, now 0.5",
+    ]
+    assert about(run)["command"] == "the first", "nothing was touched"
+
+
+def test_what_does_not_change_the_result_may_differ(run, recipe):
+    other = recipe("training.progress=false", "training.trackers=[tensorboard]", "description=once more", "results=r")
+    run.open(other, {"command": "the second"}, resume=True)
+    assert about(run)["command"] == "the second"
+
+
+@pytest.mark.parametrize("options", [{}, {"resume": True}, {"overwrite": True}])
+def test_a_folder_of_others_is_left_alone(tmp_path, recipe, options):
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter.tex").write_text("years of work", encoding="utf-8")
+    with pytest.raises(RecipeError, match="not empty and holds no run of ours"):
+        RunFolder(tmp_path / "thesis").open(recipe(), {}, **options)
+    assert [file.name for file in (tmp_path / "thesis").iterdir()] == ["chapter.tex"]
+
+
+def test_an_empty_folder_is_taken(tmp_path, recipe):
+    (tmp_path / "empty").mkdir()
+    RunFolder(tmp_path / "empty").open(recipe(), {})
+    assert (tmp_path / "empty" / RECIPE_FILE).is_file()
+
+
+def test_rewinding_the_log_drops_later_and_torn_lines(run):
+    for step in (2, 4, 6):
+        run.log(step=step, loss=1 / step)
+    with open(run.path / LOG_FILE, "a", encoding="utf-8") as file:
+        file.write('{"step": 3, "lo')
+    run.rewind_log(4)
+    run.log(step=6, loss=0.5)
+    lines = (run.path / LOG_FILE).read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line) for line in lines] == [
+        {"step": 2, "loss": 0.5},
+        {"step": 4, "loss": 0.25},
+        {"step": 6, "loss": 0.5},
+    ]
+    assert not list(run.path.glob(f".{LOG_FILE}*")), "no temporary file stays"
+
+
+def test_rewinding_no_log(run):
+    run.rewind_log(4)
+    assert not (run.path / LOG_FILE).exists()
+
+
+def folder_with(path, text):
+    path.mkdir(parents=True)
+    (path / "weights").write_text(text, encoding="utf-8")
+    return path
+
+
+def test_replacing_a_folder(tmp_path):
+    final = folder_with(tmp_path / "last", "old")
+    folder_with(tmp_path / "last.old", "left by an interruption")
+    replace_folder(folder_with(tmp_path / "last.tmp", "new"), final)
+    assert [path.name for path in tmp_path.iterdir()] == ["last"]
+    assert (newest(final) / "weights").read_text(encoding="utf-8") == "new"
+
+
+def test_between_the_two_renames_the_older_one_is_found(tmp_path):
+    final = tmp_path / "last"
+    assert newest(final) is None
+    folder_with(tmp_path / "last.tmp", "perhaps half-written")
+    assert newest(final) is None
+    old = folder_with(tmp_path / "last.old", "old")
+    assert newest(final) == old
+    replace_folder(tmp_path / "last.tmp", final)
+    assert newest(final) == final and not old.exists()
+
+
+@pytest.mark.parametrize("name", ["best", "best.old"])  # the second: an interruption between two renames
+def test_publish_copies_the_best_model_to_the_top(run, name):
+    folder_with(run.best.with_name(name), "new")
+    (run.path / "weights").write_text("of an earlier try", encoding="utf-8")
+    run.publish(run.best)
+    assert (run.path / "weights").read_text(encoding="utf-8") == "new"
+    assert not list(run.path.glob(".weights*"))
