@@ -4,6 +4,7 @@ A stage opens files and leaves files; nothing here keeps state between stages.
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import fields
@@ -12,18 +13,20 @@ from functools import partial
 import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
 from transformers.configuration_utils import PreTrainedConfig
 from transformers.utils import logging as transformers_logging
 
 from .data.domain import PreparedDomain
 from .data.synthetic import pathway_auc
-from .errors import DataError, RetrError
+from .errors import DataError, RecipeError, RetrError
 from .evaluation.histories import keep_probabilities, rank_histories
 from .evaluation.metrics import metrics_from_ranks
 from .model.configuration_retr import RetrConfig
 from .model.item_catalog import ItemCatalog
 from .report.results import ResultRow, environment
 from .training.recipe import Recipe, builds, describe_schema, load_recipe
+from .training.run_folder import RunFolder
 from .training.settings import SETTINGS, VALIDATORS
 
 STAMPED = {"vocab_size", "text_size", "text_encoder", "catalog_hash", "max_position_embeddings"}
@@ -66,9 +69,11 @@ def run(main: Callable[[], None]) -> None:
     try:
         main()
     except (RetrError, ValueError) as error:
-        if not isinstance(error, RetrError) and "--debug" in sys.argv:
+        if os.environ.get("RETR_DEBUG"):
             raise
-        print(f"error: {error}", file=sys.stderr)
+        if os.environ.get("RANK", "0") == "0":  # one process tells it
+            where = "" if isinstance(error, RetrError) else " (RETR_DEBUG=1 shows where)"
+            print(f"error: {error}{where}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("interrupted; --resume goes on from the last checkpoint", file=sys.stderr)
@@ -94,21 +99,38 @@ def open_recipe(args: argparse.Namespace, task: str) -> Recipe:
     return load_recipe(args.recipe, args.overrides, SCHEMA, [*VALIDATORS, fits, right_task])
 
 
-def make_accelerator(recipe: Recipe, folder) -> Accelerator:
-    """The Accelerator of a run, its trackers started."""
+def start_run(recipe: Recipe, folder: RunFolder, args: argparse.Namespace) -> tuple[Accelerator, dict | None]:
+    """The Accelerator of a run, its folder opened and its trackers started, and what ``run.json`` says of it.
+
+    The second is None where ``--resume`` finds the run finished.
+
+    Raises:
+        RecipeError: see ``RunFolder.open``; on every process, told once.
+    """
     settings = recipe["training"]
     accelerator = Accelerator(
         mixed_precision=settings.mixed_precision,
         log_with=settings.trackers or None,
-        project_dir=str(folder),
+        project_dir=str(folder.path),
     )
+    if args.resume and folder.finished:
+        accelerator.print(f"{folder.path}: this run is finished, nothing to do")
+        return accelerator, None
+    about, problems = _about_run(accelerator), [None]
+    if accelerator.is_main_process:
+        try:
+            folder.open(recipe, about, args.resume, args.overwrite)
+        except RecipeError as error:
+            problems = [(error.source, error.problems)]
+    broadcast_object_list(problems)
+    if problems[0] is not None:
+        raise RecipeError(*problems[0])
     if settings.trackers:
         accelerator.init_trackers(recipe.name)
-    return accelerator
+    return accelerator, about
 
 
-def about_run(accelerator: Accelerator) -> dict:
-    """What ``run.json`` says of a run."""
+def _about_run(accelerator: Accelerator) -> dict:
     return {
         "command": " ".join(sys.argv),
         "started": environment()["date"],

@@ -11,7 +11,9 @@ adds result rows. An interrupted run goes on with --resume.
 import json
 
 import torch
+from accelerate import Accelerator
 from accelerate.utils import set_seed
+from transformers.utils import logging as transformers_logging
 
 from retr_hf.data.collators import NextItemCollator
 from retr_hf.data.domain import PreparedDomain, load_domain
@@ -24,18 +26,17 @@ from retr_hf.model.item_catalog import ItemCatalog
 from retr_hf.model.modeling_retr import RetrForSequentialRecommendation
 from retr_hf.model.processing_retr import check_catalog
 from retr_hf.report.model_card import write_model_card
-from retr_hf.report.results import append_rows
+from retr_hf.report.results import append_rows, environment
 from retr_hf.stage import (
-    about_run,
     command_line,
     is_synthetic,
-    make_accelerator,
     open_recipe,
     pathway_auc_of,
     print_metrics,
     ranks_of_split,
     result_rows,
     run,
+    start_run,
 )
 from retr_hf.training.loop import train
 from retr_hf.training.run_folder import RUN_FILE, RunFolder
@@ -46,6 +47,7 @@ def main() -> None:
     recipe = open_recipe(args, task="finetune")
     for path in recipe["data"].domains:
         finetune(recipe, load_domain(path), args)
+    Accelerator().end_training()
 
 
 def finetune(recipe, domain: PreparedDomain, args) -> None:
@@ -60,14 +62,9 @@ def finetune(recipe, domain: PreparedDomain, args) -> None:
         freeze_backbone(model)
 
     folder = RunFolder(recipe.run.output_folder(domain.name))
-    accelerator = make_accelerator(recipe, folder.path)
-    if args.resume and folder.finished:
-        accelerator.print(f"{folder.path}: this run is finished, nothing to do")
+    accelerator, about = start_run(recipe, folder, args)
+    if about is None:
         return
-    about = about_run(accelerator)
-    with accelerator.main_process_first():
-        if accelerator.is_main_process:
-            folder.open(recipe, about, args.resume, args.overwrite)
 
     sequences = TrainingSequences(
         [domain.split("train")], [domain.num_items], data.max_length, config.every_step, data.window
@@ -144,12 +141,11 @@ def finetune(recipe, domain: PreparedDomain, args) -> None:
         write_model_card(folder.path, recipe.as_dict(), sources, rows=rows, target=domain.name)
         if recipe.run.results and rows:
             append_rows(recipe.run.results, rows)
-        finished = rows[0].date if rows else about["started"]
-        folder.write_json(RUN_FILE, about | {"finished": finished, "sources": sources})
+        folder.write_json(RUN_FILE, about | {"finished": environment()["date"], "sources": sources})
         print_metrics(f"{folder.path}: best at step {progress.best_step} of {progress.step}", rows)
         if rows and "pathway AUC" in rows[0].settings:
             print(f"  pathway AUC of each block {rows[0].settings['pathway AUC']} (known answer; 0.5 is guessing)")
-    accelerator.end_training()
+    accelerator.wait_for_everyone()
 
 
 def build_model(recipe, catalog: ItemCatalog) -> tuple[RetrForSequentialRecommendation, list[str]]:
@@ -183,6 +179,7 @@ def build_model(recipe, catalog: ItemCatalog) -> tuple[RetrForSequentialRecommen
         setattr(config, name, value)
     if recipe.run.init is None:
         return RetrForSequentialRecommendation(config), sources
+    transformers_logging.set_verbosity_error()  # its report of a new id table reads like a mistake; we check ourselves
     model, loading = RetrForSequentialRecommendation.from_pretrained(
         recipe.run.init, config=config, output_loading_info=True
     )

@@ -26,13 +26,12 @@ from retr_hf.model.modeling_retr import RetrForPreTraining
 from retr_hf.report.model_card import write_model_card
 from retr_hf.report.results import environment
 from retr_hf.stage import (
-    about_run,
     command_line,
     common_encoder,
-    make_accelerator,
     open_recipe,
     ranks_of_split,
     run,
+    start_run,
 )
 from retr_hf.training.loop import train
 from retr_hf.training.run_folder import RUN_FILE, RunFolder
@@ -66,14 +65,9 @@ def main() -> None:
     model = RetrForPreTraining(config)
 
     folder = RunFolder(recipe.run.output_folder("+".join(domain.name for domain in domains)))
-    accelerator = make_accelerator(recipe, folder.path)
-    if args.resume and folder.finished:
-        accelerator.print(f"{folder.path}: this run is finished, nothing to do")
+    accelerator, about = start_run(recipe, folder, args)
+    if about is None:
         return
-    about = about_run(accelerator)
-    with accelerator.main_process_first():
-        if accelerator.is_main_process:
-            folder.open(recipe, about, args.resume, args.overwrite)
 
     # In which order.
     sequences = TrainingSequences(

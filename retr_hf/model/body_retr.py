@@ -66,6 +66,7 @@ def build_router(config: RetrConfig, layer_idx: int) -> PathwayRouter | RandomRo
         hierarchical=config.hierarchical_route,
         gumbel=config.gumbel,
         temperature=config.gumbel_temperature,
+        omega_activation=config.omega_activation,
         init_keep=config.router_init_keep,
         sampling=config.router_sampling,
     )
@@ -116,7 +117,8 @@ class RetrPreTrainedModel(PreTrainedModel):
         super()._init_weights(module)
         if isinstance(module, PathwayRouter):
             init.constant_(module.keep_mlp[-1].bias, module.initial_logit)
-            init.constant_(module.omega_mlp[-1].bias, 1.0)
+            if module.omega_mlp is not None:
+                init.constant_(module.omega_mlp[-1].bias, module.initial_omega)
         elif isinstance(module, MixtureOfExpertsAdaptor):
             module.initialize()
 

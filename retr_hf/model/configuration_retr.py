@@ -7,6 +7,7 @@ ITEM_FEATURES = ("id", "text", "text+id")
 ROUTERS = ("pathway", "random", "none")
 ROUTER_CONTEXTS = ("causal", "global")
 GUMBELS = ("adaptive", "fixed")
+OMEGA_ACTIVATIONS = ("softplus", "relu")
 OBJECTIVES = ("softmax", "bpr")
 SCORES = ("cosine", "dot")
 
@@ -42,6 +43,7 @@ class RetrConfig(PreTrainedConfig):
         router_context: ``"causal"`` running mean, or ``"global"`` as printed, legal only with ``every_step=False``.
         hierarchical_route: a token dropped in one block stays dropped in the next (equation 6).
         gumbel, gumbel_temperature: ``"adaptive"`` relaxation (equation 5) or ``"fixed"`` temperature (equation 4).
+        omega_activation: of the adaptive weight ω: ``"softplus"``, or ``"relu"`` as printed, which can die.
         router_init_keep: keep probability of every token at initialisation; the random router's share too.
         router_hidden_size: inner width of the router's three MLPs; None means ``hidden_size // 4``.
         router_sampling: sample routes in evaluation too (the default is the deterministic threshold 0.5).
@@ -94,6 +96,7 @@ class RetrConfig(PreTrainedConfig):
     hierarchical_route: bool = True
     gumbel: str = "adaptive"
     gumbel_temperature: float | int = 1.0
+    omega_activation: str = "softplus"
     router_init_keep: float = 0.88
     router_hidden_size: int | None = None
     router_sampling: bool = False
@@ -131,6 +134,7 @@ class RetrConfig(PreTrainedConfig):
                 ("router", self.router, ROUTERS),
                 ("router_context", self.router_context, ROUTER_CONTEXTS),
                 ("gumbel", self.gumbel, GUMBELS),
+                ("omega_activation", self.omega_activation, OMEGA_ACTIVATIONS),
                 ("objective", self.objective, OBJECTIVES),
                 ("score", self.score, SCORES),
             )

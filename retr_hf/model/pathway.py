@@ -45,6 +45,9 @@ class SequenceLayout(NamedTuple):
         return sums.gather(1, (self.end + 1).unsqueeze(-1).expand_as(values)) - before
 
 
+OMEGA_ACTIVATIONS = {"softplus": nn.functional.softplus, "relu": nn.functional.relu}
+
+
 class Routing(NamedTuple):
     """What a router decides, each [B, N]: hard route in {0, 1} (with the relaxation's gradient), α and ω."""
 
@@ -91,6 +94,10 @@ class PathwayRouter(nn.Module):
     NOTE: the means run over i ≤ t by default (``context="causal"``); the printed sum runs over all N tokens
     (``context="global"``) and leaks the future into every step but the last.
     NOTE: evaluation is deterministic, R̂ = 1 where α ≥ 0.5, unless ``sampling``.
+    NOTE: ω = softplus(MLP(Z_emb)) by default, not the printed ReLU. Where ReLU reaches 0, v no longer depends on π and
+    no gradient reaches either: the token's route stays a fair coin for ever. On our synthetic world the first block
+    ends so within two epochs. ``omega_activation="relu"`` is the paper's.
+    NOTE: a fixed temperature has no ω; 1/τ stands in its place in the output.
     NOTE: tokens start with α = ``init_keep`` (the paper is silent) and ω = 1.
     NOTE: the sizes of the MLPs are not given in the paper; ours have one hidden layer of ``router_hidden_size``.
 
@@ -98,7 +105,7 @@ class PathwayRouter(nn.Module):
         hidden_size: width d.
         router_hidden_size: inner width of the MLPs; None means ``hidden_size // 4``.
         context: "causal" or "global".
-        hierarchical, gumbel, temperature, init_keep, sampling: see the equations and notes above.
+        hierarchical, gumbel, temperature, omega_activation, init_keep, sampling: see the equations and notes above.
     """
 
     def __init__(
@@ -109,6 +116,7 @@ class PathwayRouter(nn.Module):
         hierarchical: bool = True,
         gumbel: str = "adaptive",
         temperature: float = 1.0,
+        omega_activation: str = "softplus",
         init_keep: float = 0.88,
         sampling: bool = False,
     ):
@@ -116,12 +124,14 @@ class PathwayRouter(nn.Module):
         inner = router_hidden_size or max(1, hidden_size // 4)
         self.context, self.hierarchical = context, hierarchical
         self.gumbel, self.temperature = gumbel, temperature
+        self.omega_activation = OMEGA_ACTIVATIONS[omega_activation]
         self.init_keep, self.sampling = init_keep, sampling
         self.context_mlp = self._mlp(hidden_size, inner, hidden_size)
         self.keep_mlp = self._mlp(hidden_size, inner, 1)
-        self.omega_mlp = self._mlp(hidden_size, inner, 1)
+        self.omega_mlp = self._mlp(hidden_size, inner, 1) if gumbel == "adaptive" else None
         nn.init.constant_(self.keep_mlp[-1].bias, self.initial_logit)
-        nn.init.constant_(self.omega_mlp[-1].bias, 1.0)
+        if self.omega_mlp is not None:
+            nn.init.constant_(self.omega_mlp[-1].bias, self.initial_omega)
 
     @staticmethod
     def _mlp(size: int, inner: int, out: int) -> nn.Sequential:
@@ -131,6 +141,11 @@ class PathwayRouter(nn.Module):
     def initial_logit(self) -> float:
         """log(α / (1 - α)) at α = ``init_keep``: the last bias of π at the start."""
         return math.log(self.init_keep / (1 - self.init_keep))
+
+    @property
+    def initial_omega(self) -> float:
+        """The last bias of ω at the start, so that ω = 1."""
+        return 1.0 if self.omega_activation is nn.functional.relu else math.log(math.e - 1)
 
     def forward(
         self,
@@ -148,14 +163,18 @@ class PathwayRouter(nn.Module):
         z_emb = hidden_states + hidden_states * self.context_mlp(p)  # (2)
         # float32 from here: half precision would round probabilities and noise before the comparison.
         logit = self.keep_mlp(z_emb).squeeze(-1).float()  # log π(1) - log π(0)
-        omega = self.omega_mlp(z_emb).squeeze(-1).float().relu()  # (5)
+        if self.omega_mlp is None:
+            omega = torch.full_like(logit, 1 / self.temperature)
+        else:
+            omega = self.omega_activation(self.omega_mlp(z_emb).squeeze(-1).float())  # (5)
 
         if self.training or self.sampling:
             uniform = torch.rand(logit.shape, device=logit.device, generator=generator)
             noise = torch.logit(uniform, eps=1e-6)  # G(1) - G(0)
-            slope = omega if self.gumbel == "adaptive" else 1.0
-            tau = 1.0 if self.gumbel == "adaptive" else self.temperature
-            relaxed = torch.sigmoid((slope * logit + noise) / tau)  # (4), (5)
+            if self.omega_mlp is None:
+                relaxed = torch.sigmoid((logit + noise) / self.temperature)  # (4)
+            else:
+                relaxed = torch.sigmoid(omega * logit + noise)  # (5)
             hard = (logit + noise > 0).to(relaxed.dtype)  # (3)
         else:
             relaxed = torch.sigmoid(logit)

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
+from torch.nn.utils import get_total_norm
 from tqdm.auto import tqdm
 from transformers import get_scheduler
 
@@ -176,14 +177,19 @@ def _step(model, optimizer, micro_batches, constants, settings, accelerator, pro
             # DDP averages gradients over processes; the loss is already divided by the global number of targets.
             accelerator.backward(loss * accelerator.num_processes)
     value = float(accelerator.reduce(total, reduction="sum"))
-    if not math.isfinite(value):
-        raise TrainingError(
-            f"the loss is {value} at epoch {progress.epoch + 1}, batch {progress.step_in_epoch + 1} (step "
-            f"{progress.step + 1}): weights were not updated and the last checkpoint is kept. The same seed gives the "
-            "same batch again; try a lower training.learning_rate, training.max_grad_norm=1.0 or mixed_precision=no"
-        )
     if settings.max_grad_norm is not None:
-        accelerator.clip_grad_norm_(model.parameters(), settings.max_grad_norm)
+        norm = float(accelerator.clip_grad_norm_(model.parameters(), settings.max_grad_norm))
+    else:
+        norm = float(get_total_norm([weight.grad for weight in model.parameters() if weight.grad is not None]))
+    # fp16 scales its loss and skips a step whose gradient overflows: there an infinite norm is no mistake.
+    what = "loss" if not math.isfinite(value) else "gradient"
+    if not math.isfinite(value) or (accelerator.scaler is None and not math.isfinite(norm)):
+        raise TrainingError(
+            f"the {what} is {norm if what == 'gradient' else value} at epoch {progress.epoch + 1}, batch "
+            f"{progress.step_in_epoch + 1} (step {progress.step + 1}): weights were not updated, the last checkpoint is "
+            "kept. The same seed meets the same batch again, so start anew (--overwrite) with a lower "
+            "training.learning_rate, training.max_grad_norm=1.0 or training.mixed_precision=no"
+        )
     optimizer.step()
     return value
 

@@ -58,6 +58,10 @@ class RunFolder:
         elif self.path.exists() and any(self.path.iterdir()) and not saved.is_file():
             raise RecipeError(str(self.path), ["is not empty and holds no run of ours: choose another output"])
         elif saved.is_file():
+            if not (self.path / RUN_FILE).is_file():
+                raise RecipeError(
+                    str(self.path), [f"has a {RECIPE_FILE} but no {RUN_FILE}: not deleted, choose another output"]
+                )
             shutil.rmtree(self.path)
         self.path.mkdir(parents=True, exist_ok=True)
         recipe.save(saved)

@@ -77,12 +77,14 @@ def test_training_samples_with_the_keep_probability():
 @pytest.mark.parametrize("gumbel", ["adaptive", "fixed"])
 def test_straight_through_gradient_by_hand(gumbel):
     """Forward is 0 or 1; backward is that of σ((ω·logit + noise)/τ), equations (4) and (5)."""
-    router = PathwayRouter(4, gumbel=gumbel, temperature=0.5).train()
-    for layer in (router.keep_mlp[-1], router.omega_mlp[-1]):
-        torch.nn.init.zeros_(layer.weight)
+    router = PathwayRouter(4, gumbel=gumbel, temperature=0.5, omega_activation="relu").train()
     logit, omega, tau = 0.3, 1.7, 0.5
+    torch.nn.init.zeros_(router.keep_mlp[-1].weight)
     torch.nn.init.constant_(router.keep_mlp[-1].bias, logit)
-    torch.nn.init.constant_(router.omega_mlp[-1].bias, omega)
+    if gumbel == "adaptive":
+        torch.nn.init.zeros_(router.omega_mlp[-1].weight)
+        torch.nn.init.constant_(router.omega_mlp[-1].bias, omega)
+    assert (router.omega_mlp is None) == (gumbel == "fixed")  # a fixed temperature leaves no weight without gradient
     route = router(tokens(1, 1, 4), generator=torch.Generator().manual_seed(3)).route
     uniform = torch.rand((1, 1), generator=torch.Generator().manual_seed(3)).item()
     noise = math.log(uniform / (1 - uniform))
@@ -93,6 +95,17 @@ def test_straight_through_gradient_by_hand(gumbel):
     assert router.keep_mlp[-1].bias.grad.item() == pytest.approx(slope * v * (1 - v), rel=1e-5)
     if gumbel == "adaptive":
         assert router.omega_mlp[-1].bias.grad.item() == pytest.approx(logit * v * (1 - v), rel=1e-5)
+
+
+def test_omega_starts_at_one_and_softplus_never_dies():
+    z = tokens(2, 5, 8) * 1e-3
+    for activation in ("softplus", "relu"):
+        router = PathwayRouter(8, omega_activation=activation).train()
+        assert router(z).omega.mean().item() == pytest.approx(1.0, abs=0.3)
+        torch.nn.init.constant_(router.omega_mlp[-1].bias, -3.0)
+        router(z).route.sum().backward()
+        gradients = [router.keep_mlp[-1].bias.grad.abs().item(), router.omega_mlp[-1].bias.grad.abs().item()]
+        assert gradients == [0.0, 0.0] if activation == "relu" else min(gradients) > 0.0
 
 
 def test_hierarchy():

@@ -165,15 +165,15 @@ class TestResuming:
         train(tmp_path / "other", other, save_every=2)
         assert log_of(tmp_path / "other") != log
 
-    @pytest.mark.parametrize("after", [1, 2, 3, 4, 5, 6, 8])
+    @pytest.mark.parametrize("after", [1, 3, 4, 5])
     def test_power_cut_after_a_step(self, unbroken, tmp_path, after):
-        """1: before any checkpoint; 3 and 6: between epochs; the others inside one, at a checkpoint or past it."""
+        """1: before any checkpoint; 3: between epochs; 4 and 5: inside one, at a checkpoint and past it."""
         with pytest.raises(Interrupted):
             train(tmp_path, batches=Breaking(make_batches(), after), save_every=2)
         self.resumed_equals(unbroken, tmp_path)
 
     @pytest.mark.parametrize("name", ["_save", "_save_best"])
-    @pytest.mark.parametrize("call", [1, 2, 3])
+    @pytest.mark.parametrize("call", [1, 2])
     def test_power_cut_at_a_checkpoint(self, unbroken, tmp_path, monkeypatch, name, call):
         """The first ``_save`` is after step 2; the log of an epoch is written just before the second."""
         with monkeypatch.context() as patch, pytest.raises(Interrupted):
@@ -320,7 +320,7 @@ class TestBestWeights:
 
 
 class TestLength:
-    @pytest.mark.parametrize(("max_steps", "steps"), [(2, [2]), (3, [3]), (5, [3, 5]), (100, [3, 6, 9])])
+    @pytest.mark.parametrize(("max_steps", "steps"), [(2, [2]), (3, [3]), (5, [3, 5])])
     def test_max_steps(self, tmp_path, max_steps, steps):
         judge = Judge(0.1, 0.2, 0.3)
         progress = train(tmp_path, evaluate=judge, max_steps=max_steps)
@@ -328,7 +328,7 @@ class TestLength:
         assert [entry["step"] for entry in log_of(tmp_path)] == steps
         assert log_of(tmp_path)[-1]["learning_rate"] == pytest.approx(0.0), "the schedule ends with the run"
 
-    @pytest.mark.parametrize(("evaluate_every", "evaluations"), [(1, 5), (2, 3), (3, 2), (9, 1)])
+    @pytest.mark.parametrize(("evaluate_every", "evaluations"), [(2, 3), (9, 1)])
     def test_every_few_epochs_and_at_the_end(self, tmp_path, evaluate_every, evaluations):
         judge = Judge(*np.arange(5.0))
         train(tmp_path, evaluate=judge, epochs=5, evaluate_every=evaluate_every)
