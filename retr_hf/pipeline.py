@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from .errors import DataError
 from .model.modeling_retr import RetrForSequentialRecommendation
 from .model.processing_retr import RetrProcessor, check_catalog
 
@@ -48,6 +49,21 @@ class Recommendation:
         return "\n".join(lines)
 
 
+def open_model(folder: str | Path) -> RetrForSequentialRecommendation:
+    """A recommendation head from a local model folder, all its weights in it.
+
+    Raises:
+        DataError: no model folder, or one whose weights are not all there.
+    """
+    if not (Path(folder) / "config.json").is_file():
+        raise DataError(f"{folder}: expected a model folder, but it has no config.json; scripts/finetune.py makes one")
+    model, loading = RetrForSequentialRecommendation.from_pretrained(folder, output_loading_info=True)
+    if loading["missing_keys"] or loading["unexpected_keys"]:
+        wrong = sorted([*loading["missing_keys"], *loading["unexpected_keys"]])
+        raise DataError(f"{folder}: its weights do not fit its config.json: {wrong[:5]}")
+    return model
+
+
 class Recommender:
     """Serves a model and its catalogue; items are encoded once.
 
@@ -62,14 +78,13 @@ class Recommender:
     def __init__(self, model: RetrForSequentialRecommendation, processor: RetrProcessor):
         check_catalog(model.config, processor.catalog)
         self.model, self.processor = model.eval(), processor
-        with torch.no_grad():
-            text = processor.item_table().to(model.device) if model.config.uses_text else None
-            self.item_embeddings = model.encode_items(None, text)  # [num_items + 1, d]
+        text = processor.item_table() if model.config.uses_text else None
+        self.item_embeddings = model.encode_catalog(text)  # [num_items + 1, d]
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, catalog: str | Path | None = None) -> "Recommender":
         """Opens a model folder; ``catalog`` names another folder to take the items from."""
-        model = RetrForSequentialRecommendation.from_pretrained(folder)
+        model = open_model(folder)
         if catalog is None:
             return cls(model, RetrProcessor.from_pretrained(folder))
         length = model.config.max_position_embeddings
@@ -91,14 +106,15 @@ class Recommender:
         """
         if k < 1:
             raise ValueError(f"k={k}: expected at least 1")
-        single = not len(history) or isinstance(history[0], str)
+        single = isinstance(history, str) or not len(history) or not isinstance(history[0], (list, tuple))
         histories = [history] if single else list(history)
         device = self.item_embeddings.device
+        seen = [torch.from_numpy(self.processor.indices(each)).to(device) for each in histories]
         batch = self.processor(histories).to(device)
         outputs = self.model(**batch, item_embeddings=self.item_embeddings, output_routes=True)
         if exclude_seen:
-            for row, each in zip(outputs.logits, histories, strict=True):
-                row[torch.from_numpy(self.processor.indices(each)).to(device)] = float("-inf")
+            for row, indices in zip(outputs.logits, seen, strict=True):
+                row[indices] = float("-inf")
         best = outputs.logits.topk(min(k, outputs.logits.shape[1] - 1), dim=-1)
         answers = []
         for row in range(len(histories)):

@@ -9,9 +9,9 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from functools import partial
+from pathlib import Path
 
 import numpy as np
-import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 from transformers.configuration_utils import PreTrainedConfig
@@ -26,9 +26,13 @@ from .model.configuration_retr import RetrConfig
 from .model.item_catalog import ItemCatalog
 from .report.results import ResultRow, environment
 from .training.recipe import Recipe, builds, describe_schema, load_recipe
-from .training.run_folder import RunFolder
+from .training.run_folder import RUN_FILE, RunFolder
 from .training.settings import SETTINGS, VALIDATORS
 
+SHAPES = {  # what weights depend on: fixed by a pre-trained model
+    *("hidden_size", "num_hidden_layers", "intermediate_size", "input_norm", "attention", "num_experts"),
+    *("router", "router_hidden_size", "gumbel"),
+}
 STAMPED = {"vocab_size", "text_size", "text_encoder", "catalog_hash", "max_position_embeddings"}
 MODEL_KEYS = tuple(
     sorted(
@@ -54,7 +58,7 @@ def command_line(description: str, default_recipe: str | None = None) -> argpars
     parser.add_argument("--resume", action="store_true", help="go on with an interrupted run")
     parser.add_argument("--overwrite", action="store_true", help="replace a run that is already there")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
-    args = parser.parse_args()
+    args = parser.parse_intermixed_args()
     if "=" in (args.recipe or ""):  # only overrides were given
         args.overrides.insert(0, args.recipe)
         args.recipe = default_recipe
@@ -71,9 +75,12 @@ def run(main: Callable[[], None]) -> None:
     except (RetrError, ValueError) as error:
         if os.environ.get("RETR_DEBUG"):
             raise
-        if os.environ.get("RANK", "0") == "0":  # one process tells it
+        process = os.environ.get("RANK", "0")
+        if process == "0" or not isinstance(error, RecipeError):  # every process reads the same recipe: one tells
             where = "" if isinstance(error, RetrError) else " (RETR_DEBUG=1 shows where)"
-            print(f"error: {error}{where}", file=sys.stderr)
+            print(
+                f"error: {error}{where}" if process == "0" else f"[process {process}] {error}{where}", file=sys.stderr
+            )
         sys.exit(2)
     except KeyboardInterrupt:
         print("interrupted; --resume goes on from the last checkpoint", file=sys.stderr)
@@ -94,7 +101,18 @@ def open_recipe(args: argparse.Namespace, task: str) -> Recipe:
     def fits(recipe: Recipe) -> list[str]:
         """The model section by itself, or on top of the pre-trained model's config."""
         start = recipe.run.init
-        return builds("model", RetrConfig if start is None else partial(RetrConfig.from_pretrained, start))(recipe)
+        if start is None:
+            return builds("model", RetrConfig)(recipe)
+        missing = [name for name in ("config.json", RUN_FILE) if not (Path(start) / name).is_file()]
+        if missing:
+            return [f"init: {start} has no {' and no '.join(missing)}; expected a folder that scripts/pretrain.py left"]
+        problems = builds("model", partial(RetrConfig.from_pretrained, start))(recipe)
+        config = RetrConfig.from_pretrained(start)
+        return problems + [
+            f"model.{name}: {value!r}, but the pre-trained model has {getattr(config, name)!r}; leave it out"
+            for name, value in recipe["model"].items()
+            if name in SHAPES and value != getattr(config, name)
+        ]
 
     return load_recipe(args.recipe, args.overrides, SCHEMA, [*VALIDATORS, fits, right_task])
 
@@ -114,9 +132,10 @@ def start_run(recipe: Recipe, folder: RunFolder, args: argparse.Namespace) -> tu
         project_dir=str(folder.path),
     )
     if args.resume and folder.finished:
+        folder.require_same(recipe)
         accelerator.print(f"{folder.path}: this run is finished, nothing to do")
         return accelerator, None
-    about, problems = _about_run(accelerator), [None]
+    about, problems = _about_run(recipe, accelerator), [None]
     if accelerator.is_main_process:
         try:
             folder.open(recipe, about, args.resume, args.overwrite)
@@ -127,11 +146,18 @@ def start_run(recipe: Recipe, folder: RunFolder, args: argparse.Namespace) -> tu
         raise RecipeError(*problems[0])
     if settings.trackers:
         accelerator.init_trackers(recipe.name)
+        if len(accelerator.trackers) != len(settings.trackers):
+            raise RecipeError(
+                recipe.source, [f"training.trackers: {settings.trackers}: not all of their packages are installed"]
+            )
     return accelerator, about
 
 
-def _about_run(accelerator: Accelerator) -> dict:
+def _about_run(recipe: Recipe, accelerator: Accelerator) -> dict:
     return {
+        "name": recipe.name,
+        "recipe": recipe.source,
+        "seed": recipe.run.seed,
         "command": " ".join(sys.argv),
         "started": environment()["date"],
         "finished": None,
@@ -154,33 +180,20 @@ def common_encoder(domains: Sequence[PreparedDomain], catalogs: Sequence[ItemCat
     return catalogs[0].text_encoder
 
 
-def encode_catalog(model, text_embeddings: torch.Tensor | None, device) -> torch.Tensor:
-    """Item vectors of a whole catalogue [num_items + 1, d], in evaluation mode, without gradient."""
-    was_training = model.training
-    model.eval()
-    with torch.no_grad():
-        text = None if text_embeddings is None else text_embeddings.to(device)
-        vectors = model.encode_items(None, text)
-    model.train(was_training)
-    return vectors
-
-
 def ranks_of_split(model, domain: PreparedDomain, split: str, text_embeddings, settings, max_length, max_users=None):
-    """Ranks by protocol, int64 [U], of a model on a split of a domain; ``max_users`` takes an even sample."""
+    """Ranks by protocol, int64 [U], of a model on a split of a domain; ``max_users`` draws a fixed sample."""
     sequences, negatives = domain.split(split), domain.negatives(split)
     if max_users is not None and len(sequences) > max_users:
         chosen = np.random.default_rng(0).choice(len(sequences), max_users, replace=False)
         sequences, negatives = sequences.select(np.sort(chosen)), negatives.select(np.sort(chosen))
-    device = next(model.parameters()).device
-    return rank_histories(
-        model, encode_catalog(model, text_embeddings, device), sequences, negatives, max_length, settings.batch_size
-    )
+    items = model.encode_catalog(text_embeddings)
+    return rank_histories(model, items, sequences, negatives, max_length, settings.batch_size)
 
 
 def pathway_auc_of(model, domain: PreparedDomain, text_embeddings, max_length: int) -> list[float]:
     """How well each block's router finds the behaviours that decide the test target, where the world is known (AUC)."""
     test, (pivotal, _) = domain.split("test"), domain.pivotal("test")
-    items = encode_catalog(model, text_embeddings, next(model.parameters()).device)
+    items = model.encode_catalog(text_embeddings)
     alphas, places = keep_probabilities(model, items, test, max_length)
     return [round(pathway_auc(alpha, pivotal[places]), 4) for alpha in alphas]
 
@@ -195,31 +208,42 @@ def result_rows(
     domain: PreparedDomain,
     cutoffs: Sequence[int],
     *,
-    negatives: int,
     split: str = "test",
+    settings: dict | None = None,
     **about,
 ) -> list[ResultRow]:
-    """One row a protocol, stamped with commit, versions and date."""
-    candidates = {"full": domain.num_items, "full-unseen": domain.num_items, "sampled": negatives + 1}
-    return [
-        ResultRow(
-            domain=domain.name,
-            split=split,
-            protocol=protocol,
-            candidates=candidates[protocol],
-            metrics=metrics_from_ranks(values, cutoffs),
-            num_users=len(values),
-            synthetic=is_synthetic(domain),
-            **about,
-            **environment(),
+    """One row a protocol, stamped with commit, versions and date.
+
+    ``candidates`` is the most any user has: under ``full-unseen`` the history's items are taken off it. The sampled
+    protocol is left out where some user has no negative at all, and says in ``settings`` if some have fewer.
+    """
+    counts, settings = domain.negatives(split).lengths, dict(settings or {})
+    candidates = {"full": domain.num_items, "full-unseen": domain.num_items, "sampled": int(counts.max()) + 1}
+    if counts.min() == 0:
+        ranks = {protocol: values for protocol, values in ranks.items() if protocol != "sampled"}
+    rows = []
+    for protocol, values in ranks.items():
+        uneven = {"fewest candidates": int(counts.min()) + 1} if protocol == "sampled" and np.ptp(counts) else {}
+        rows.append(
+            ResultRow(
+                domain=domain.name,
+                split=split,
+                protocol=protocol,
+                candidates=candidates[protocol],
+                metrics=metrics_from_ranks(values, cutoffs),
+                num_users=len(values),
+                synthetic=is_synthetic(domain),
+                settings=settings | uneven,
+                **about,
+                **environment(),
+            )
         )
-        for protocol, values in ranks.items()
-    ]
+    return rows
 
 
 def print_metrics(title: str, rows: Sequence[ResultRow]) -> None:
     """One line a protocol."""
-    print(title)
+    print(title + (" (SYNTHETIC)" if rows and rows[0].synthetic else ""))
     for row in rows:
         numbers = "  ".join(f"{name} {value:.4f}" for name, value in row.metrics.items())
         print(f"  {row.protocol:<12} {numbers}  ({row.num_users:,} users, {row.candidates:,} candidates)")

@@ -20,10 +20,11 @@ from transformers.utils import logging as transformers_logging
 from retr_hf.baselines.poprec import poprec
 from retr_hf.baselines.text_similarity import text_similarity
 from retr_hf.data.domain import PreparedDomain, load_domain
+from retr_hf.errors import DataError
 from retr_hf.evaluation.histories import histories_of
 from retr_hf.evaluation.ranking import full_ranks, sampled_ranks
-from retr_hf.model.modeling_retr import RetrForSequentialRecommendation
 from retr_hf.model.processing_retr import check_catalog
+from retr_hf.pipeline import open_model
 from retr_hf.report.results import append_rows
 from retr_hf.stage import print_metrics, ranks_of_split, result_rows, run
 from retr_hf.training.run_folder import RUN_FILE
@@ -40,9 +41,10 @@ def main() -> None:
     parser.add_argument("--split", choices=("validation", "test"), default="test")
     parser.add_argument("--cutoffs", type=int, nargs="+", default=[10, 50], help="k of HR@k and NDCG@k")
     parser.add_argument("--batch-size", type=int, default=512)
-    parser.add_argument("--name", help="system name in the result row (default: the folder's or the baseline's)")
+    parser.add_argument("--name", help="system name in the result row (default: the run's or the baseline's)")
+    parser.add_argument("--sources", nargs="*", help="domains the model was pre-trained on, if its folder does not say")
     parser.add_argument("--results", help="JSON lines file that the rows are added to")
-    args = parser.parse_args()
+    args = parser.parse_intermixed_args()
     transformers_logging.disable_progress_bar()
     if args.baseline and args.model:
         args.domain.insert(0, args.model)
@@ -53,35 +55,41 @@ def main() -> None:
     settings = EvaluationSettings(cutoffs=args.cutoffs, batch_size=args.batch_size)
     for path in args.domain:
         domain = load_domain(path)
-        about = {"recipe": "scripts/evaluate.py", "sources": [], "seed": 0}
         if args.baseline:
-            ranks, system = baseline_ranks(args.baseline, domain, args.split), args.baseline
+            ranks = baseline_ranks(args.baseline, domain, args.split)
+            about = {"recipe": "scripts/evaluate.py", "system": args.baseline, "sources": [], "seed": 0}
         else:
-            ranks = model_ranks(args, domain, settings, accelerator)
-            system = Path(args.model).name
-            ran = Path(args.model) / RUN_FILE
-            if ran.is_file():
-                about["sources"] = json.loads(ran.read_text(encoding="utf-8")).get("sources", [])
-            about["model"] = args.model
-        rows = result_rows(
-            ranks,
-            domain,
-            args.cutoffs,
-            negatives=int(domain.negatives(args.split).lengths.max()),
-            split=args.split,
-            system=args.name or system,
-            **about,
-        )
+            ranks, about = model_ranks(args, domain, settings, accelerator), about_model(args)
+        about |= {"system": args.name} if args.name else {}
+        rows = result_rows(ranks, domain, args.cutoffs, split=args.split, **about)
         if accelerator.is_main_process:
-            print_metrics(f"{args.name or system} on {domain.name}, {args.split}", rows)
+            print_metrics(f"{about['system']} on {domain.name}, {args.split}", rows)
             if args.results:
                 append_rows(args.results, rows)
     accelerator.end_training()
 
 
+def about_model(args) -> dict:
+    """What the result row says of a model: its run's name, recipe and seed, and what it was pre-trained on."""
+    run_file = Path(args.model) / RUN_FILE
+    ran = json.loads(run_file.read_text(encoding="utf-8")) if run_file.is_file() else {}
+    sources = args.sources if args.sources is not None else ran.get("sources")
+    if sources is None:
+        raise DataError(
+            f"{args.model} has no {RUN_FILE}: say with --sources what it was pre-trained on (nothing: --sources)"
+        )
+    return {
+        "recipe": ran.get("recipe", "scripts/evaluate.py"),
+        "system": ran.get("name", Path(args.model).name),
+        "sources": sources,
+        "seed": ran.get("seed", 0),
+        "model": args.model,
+    }
+
+
 def model_ranks(args, domain: PreparedDomain, settings, accelerator: Accelerator) -> dict[str, np.ndarray]:
     """Ranks of a saved model; refuses a catalogue it cannot read."""
-    model = RetrForSequentialRecommendation.from_pretrained(args.model).to(accelerator.device)
+    model = open_model(args.model).to(accelerator.device)
     catalog = domain.catalog()
     check_catalog(model.config, catalog)
     text = torch.from_numpy(catalog.item_table()) if model.config.uses_text else None

@@ -95,6 +95,11 @@ def finetune(recipe, domain: PreparedDomain, args) -> None:
         ranks = ranks_of_split(model, domain, "validation", text, evaluation, data.max_length, users)
         return metrics_from_ranks(ranks[evaluation.validation_protocol], evaluation.cutoffs)
 
+    # Empty splits are told before the training, not after.
+    for split in ("validation", "test") if evaluation.test else ("validation",):
+        if not len(domain.split(split)):
+            raise DataError(f"{domain.path}: the {split} split is empty; users need three items (a lower --k-core?)")
+
     progress = train(
         model,
         batches,
@@ -107,94 +112,100 @@ def finetune(recipe, domain: PreparedDomain, args) -> None:
         resume=args.resume,
     )
 
-    rows = []
-    if evaluation.test:
-        model.to(accelerator.device)
-        ranks = ranks_of_split(model, domain, "test", text, evaluation, data.max_length)
-        extra = {}
-        if is_synthetic(domain) and config.router == "pathway":
-            extra["pathway AUC"] = pathway_auc_of(model, domain, text, data.max_length)
-        rows = result_rows(
-            ranks,
-            domain,
-            evaluation.cutoffs,
-            negatives=int(domain.negatives("test").lengths.max()),
-            recipe=recipe.source,
-            system=recipe.name,
-            sources=sources,
-            seed=recipe.run.seed,
-            model=str(folder.path),
-            settings={
-                "steps": progress.step,
-                "best_step": progress.best_step,
-                "stopped_early": progress.stopped_early,
-                f"validation {settings.metric}": progress.best,
-                "router": config.router,
-                "item_features": config.item_features,
-                "freeze": settings.freeze,
-                **extra,
-            },
-        )
-    if accelerator.is_main_process:
+    if accelerator.is_main_process:  # the model first: whatever becomes of the test, it is there
         folder.publish(folder.best)
         catalog.save_pretrained(folder.path)
-        write_model_card(folder.path, recipe.as_dict(), sources, rows=rows, target=domain.name)
+    rows = (
+        test(recipe, domain, model.to(accelerator.device), text, progress, sources, folder) if evaluation.test else []
+    )
+    if accelerator.is_main_process:
+        write_model_card(
+            folder.path, recipe.as_dict(), sources, rows=rows, target=domain.name, synthetic=is_synthetic(domain)
+        )
         if recipe.run.results and rows:
             append_rows(recipe.run.results, rows)
-        folder.write_json(RUN_FILE, about | {"finished": environment()["date"], "sources": sources})
+        folder.finish(sources=sources, trained_on=[*sources, domain.name], finished=environment()["date"])
         print_metrics(f"{folder.path}: best at step {progress.best_step} of {progress.step}", rows)
         if rows and "pathway AUC" in rows[0].settings:
             print(f"  pathway AUC of each block {rows[0].settings['pathway AUC']} (known answer; 0.5 is guessing)")
+    for tracker in accelerator.trackers:
+        tracker.finish()
     accelerator.wait_for_everyone()
 
 
+def test(recipe, domain: PreparedDomain, model, text, progress, sources: list[str], folder: RunFolder):
+    """Result rows of the best checkpoint on the test split."""
+    config, evaluation, max_length = model.config, recipe["evaluation"], recipe["data"].max_length
+    ranks = ranks_of_split(model, domain, "test", text, evaluation, max_length)
+    settings = {
+        "steps": progress.step,
+        "best_step": progress.best_step,
+        "stopped_early": progress.stopped_early,
+        f"validation {recipe['training'].metric}": progress.best,
+        "router": config.router,
+        "item_features": config.item_features,
+        "freeze": recipe["training"].freeze,
+    }
+    if is_synthetic(domain) and config.router == "pathway":
+        settings["pathway AUC"] = pathway_auc_of(model, domain, text, max_length)
+    return result_rows(
+        ranks,
+        domain,
+        evaluation.cutoffs,
+        recipe=recipe.source,
+        system=recipe.name,
+        sources=sources,
+        seed=recipe.run.seed,
+        model=str(folder.path),
+        settings=settings,
+    )
+
+
 def build_model(recipe, catalog: ItemCatalog) -> tuple[RetrForSequentialRecommendation, list[str]]:
-    """The recommendation head for a catalogue, and the sources its weights were pre-trained on.
+    """The recommendation head for a catalogue, and the domains its weights were trained on before.
 
     Raises:
-        DataError: a pre-trained model that does not fit the recipe or the catalogue.
+        ValueError: a pre-trained model that cannot read the catalogue.
+        DataError: a pre-trained model that does not fit the recipe.
     """
-    data, given = recipe["data"], recipe["model"]
-    stamp = {"vocab_size": len(catalog) + 1, "catalog_hash": catalog.hash, "text_encoder": catalog.text_encoder}
-    if recipe.run.init is None:
-        config = RetrConfig(**given, max_position_embeddings=data.max_length)
+    start, length = recipe.run.init, recipe["data"].max_length
+    if start is None:
+        config, sources = RetrConfig(**recipe["model"], max_position_embeddings=length), []
         if config.uses_text:
             config.text_size = catalog.item_table().shape[1]
-        sources: list[str] = []
-    else:
-        config = RetrConfig.from_pretrained(recipe.run.init)
-        if config.uses_text:
-            check_catalog(config, catalog)
-        if data.max_length > config.max_position_embeddings:
-            raise DataError(
-                f"data.max_length={data.max_length}: {recipe.run.init} reads {config.max_position_embeddings} items"
-            )
-        for name, value in given.items():
-            setattr(config, name, value)
-        config.validate()
-        with open(f"{recipe.run.init}/{RUN_FILE}", encoding="utf-8") as file:
-            sources = json.load(file).get("sources", [])
-    stamp = {name: value for name, value in stamp.items() if config.uses_ids or name == "text_encoder"}
-    for name, value in stamp.items():
-        setattr(config, name, value)
-    if recipe.run.init is None:
+        stamp(config, catalog)
         return RetrForSequentialRecommendation(config), sources
+
+    config = RetrConfig.from_pretrained(start)
+    check_catalog(config, catalog)
+    if length > config.max_position_embeddings:
+        raise DataError(f"data.max_length={length}: {start} reads {config.max_position_embeddings} items at most")
+    for name, value in recipe["model"].items():
+        setattr(config, name, value)
+    stamp(config, catalog)
     transformers_logging.set_verbosity_error()  # its report of a new id table reads like a mistake; we check ourselves
-    model, loading = RetrForSequentialRecommendation.from_pretrained(
-        recipe.run.init, config=config, output_loading_info=True
-    )
+    model, loading = RetrForSequentialRecommendation.from_pretrained(start, config=config, output_loading_info=True)
     new = {"model.embed_tokens.weight"} if config.uses_ids else set()
     wrong = sorted((set(loading["missing_keys"]) - new) | set(loading["unexpected_keys"]))
     if wrong:
-        raise DataError(f"{recipe.run.init} is another architecture than the recipe's model section: {wrong[:5]}")
-    return model, sources
+        raise DataError(f"{start} is another architecture than the recipe's model section: {wrong[:5]}")
+    model.cut_positions(length)
+    with open(f"{start}/{RUN_FILE}", encoding="utf-8") as file:
+        return model, json.load(file)["trained_on"]
+
+
+def stamp(config: RetrConfig, catalog: ItemCatalog) -> None:
+    """Writes into a config which vectors it reads and, under an id table, which catalogue."""
+    if config.uses_text:
+        config.text_encoder = catalog.text_encoder
+    if config.uses_ids:
+        config.vocab_size, config.catalog_hash = len(catalog) + 1, catalog.hash
 
 
 def freeze_backbone(model) -> None:
-    """UniSRec's fine-tuning: positions and blocks keep their weights, the item side is trained."""
-    for module in (model.model.embed_positions, model.model.input_norm, model.model.layers):
-        if module is not None:
-            module.requires_grad_(False)
+    """UniSRec's fine-tuning: positions and blocks keep their weights, the item side and the input norm are trained."""
+    model.model.embed_positions.requires_grad_(False)
+    model.model.layers.requires_grad_(False)
 
 
 if __name__ == "__main__":

@@ -28,13 +28,14 @@ from retr_hf.report.results import environment
 from retr_hf.stage import (
     command_line,
     common_encoder,
+    is_synthetic,
     open_recipe,
     ranks_of_split,
     run,
     start_run,
 )
 from retr_hf.training.loop import train
-from retr_hf.training.run_folder import RUN_FILE, RunFolder
+from retr_hf.training.run_folder import RunFolder
 
 SYNTHETIC = Path("recipes/synthetic/pretrain.yaml")
 
@@ -126,10 +127,9 @@ def main() -> None:
         folder.publish(folder.best)
         sources = [domain.name for domain in domains]
         result = {"metric": settings.metric, "best": progress.best, "best_step": progress.best_step}
-        write_model_card(folder.path, recipe.as_dict(), sources, validation=result)
-        folder.write_json(
-            RUN_FILE, about | {"finished": environment()["date"], "sources": sources, "validation": result}
-        )
+        synthetic = any(is_synthetic(domain) for domain in domains)
+        write_model_card(folder.path, recipe.as_dict(), sources, validation=result, synthetic=synthetic)
+        folder.finish(sources=sources, trained_on=sources, validation=result, finished=environment()["date"])
         print(f"{folder.path}: validation {settings.metric} {progress.best:.4f} at step {progress.best_step}")
     accelerator.end_training()
 

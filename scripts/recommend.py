@@ -25,7 +25,7 @@ def main() -> None:
     parser.add_argument("-k", type=int, default=10, help="how many items")
     parser.add_argument("--keep-seen", action="store_true", help="items of the history may be recommended again")
     parser.add_argument("--figure", help="PNG of the (first) history's pathway")
-    args = parser.parse_args()
+    args = parser.parse_intermixed_args()
     if bool(args.history) == bool(args.user):
         parser.error("give item ids, or --domain and --user")
     if args.user and not args.domain:
@@ -58,6 +58,10 @@ def draw(answer, path: str) -> None:
     """The pathway as a picture."""
     from retr_hf.report.plots import plot_pathway
 
+    if not answer.items:
+        raise DataError(
+            "nothing is left to recommend: every item is in the history (--keep-seen recommends them again)"
+        )
     if not answer.pathway:
         raise DataError("this model has no router, so there is no pathway to draw")
     keep = list(zip(*(step.keep_probabilities for step in answer.pathway), strict=True))

@@ -26,7 +26,7 @@ fi
 wanted="$(pwd -P; cat setup.py constraints.txt)"
 if [[ "$(cat "$stamp" 2>/dev/null || true)" != "$wanted" ]]; then
     echo "installing into $venv" >&2
-    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test,text,minilm,evaluate]'
+    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test,text,minilm]'
     printf '%s\n' "$wanted" > "$stamp"
 fi
 

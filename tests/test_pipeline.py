@@ -85,3 +85,7 @@ def test_wrong_questions():
         recommender.recommend(IDS[:2], k=0)
     with pytest.raises(ValueError, match="empty list"):
         recommender.recommend([])
+    with pytest.raises(ValueError, match="item ids are strings, got int 3"):
+        recommender.recommend([3, 4])
+    with pytest.raises(ValueError, match="got the string"):
+        recommender.recommend("item-3", exclude_seen=False)

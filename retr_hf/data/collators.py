@@ -39,7 +39,7 @@ class NextItemCollator:
     """Histories and their next items, for the recommendation head on one catalogue.
 
     Softmax reads the whole catalogue, so ``input_ids`` are catalogue indices. With ``negatives`` (BPR) each target gets
-    one item drawn uniformly among those not in its own sequence, a new one every epoch.
+    one item drawn uniformly among those not in the part of the history that is read, a new one every epoch.
 
     Args:
         num_items: items of the catalogue.

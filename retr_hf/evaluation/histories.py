@@ -6,6 +6,7 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 
+from ..errors import DataError
 from .ranking import full_ranks, sampled_ranks
 from .sharding import sharded_ranks, take_rows
 
@@ -39,8 +40,12 @@ def rank_histories(
         ``{"full": int64 [U], "full-unseen": int64 [U], "sampled": int64 [U]}``, 1-based, on every process.
 
     Raises:
-        DataError: scores that are not finite, indices outside the table.
+        DataError: an empty split, scores that are not finite, indices outside the table.
     """
+    if len(sequences.offsets) < 2:
+        raise DataError(
+            "no history to rank: the split is empty; users need three items (prepare with a lower --k-core?)"
+        )
     candidates = model.candidate_vectors(item_embeddings)
     lengths, targets = np.diff(sequences.offsets), sequences.item_ids[sequences.offsets[1:] - 1].astype(np.int64)
 

@@ -131,8 +131,6 @@ class RetrModel(RetrPreTrainedModel):
 
     def __init__(self, config: RetrConfig):
         super().__init__(config)
-        if config.attention not in ATTENTIONS:
-            raise ValueError(f"attention={config.attention!r}: expected one of {', '.join(sorted(ATTENTIONS))}")
         if config.uses_ids:
             self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size, config.pad_token_id)
         if config.uses_text:
@@ -218,6 +216,12 @@ class RetrModel(RetrPreTrainedModel):
             inputs_embeds = nn.functional.embedding(input_ids, item_embeddings)
 
         packed = position_ids is not None
+        if packed and "flash" in self.config._attn_implementation:
+            raise ValueError(
+                "packed rows need sdpa, eager or flex attention: set training.pack=false, or another kernel"
+            )
+        if route_generator is not None and self.training and self.is_gradient_checkpointing:
+            raise ValueError("gradient checkpointing draws the routes twice: leave route_generator out")
         if attention_mask is None:
             attention_mask = torch.ones(inputs_embeds.shape[:2], dtype=torch.long, device=inputs_embeds.device)
             full = not packed

@@ -1,8 +1,10 @@
 """RetrConfig: the architecture of a RETR sequential recommender, and nothing else."""
 
 from huggingface_hub.dataclasses import strict
+from transformers.activations import ACT2FN
 from transformers.configuration_utils import PreTrainedConfig
 
+ATTENTIONS = ("full",)
 ITEM_FEATURES = ("id", "text", "text+id")
 ROUTERS = ("pathway", "random", "none")
 ROUTER_CONTEXTS = ("causal", "global")
@@ -130,6 +132,7 @@ class RetrConfig(PreTrainedConfig):
         problems = [
             f"{name}={value!r}: expected one of {', '.join(map(repr, allowed))}"
             for name, value, allowed in (
+                ("attention", self.attention, ATTENTIONS),
                 ("item_features", self.item_features, ITEM_FEATURES),
                 ("router", self.router, ROUTERS),
                 ("router_context", self.router_context, ROUTER_CONTEXTS),
@@ -140,6 +143,8 @@ class RetrConfig(PreTrainedConfig):
             )
             if value not in allowed
         ]
+        if self.hidden_act not in ACT2FN:
+            problems.append(f"hidden_act={self.hidden_act!r}: expected the name of a transformers activation")
         if self.num_attention_heads < 1 or self.hidden_size % self.num_attention_heads:
             problems.append(
                 f"hidden_size={self.hidden_size} must be a multiple of num_attention_heads={self.num_attention_heads}"

@@ -110,13 +110,19 @@ class ItemCatalog:
 
     @property
     def text_encoder(self) -> str | None:
-        """Encoder, revision and prompt in one string: vectors are interchangeable only where it is equal. Or None."""
+        """Encoder, revision, prompt and norm in one string, or None: vectors mix only where it is equal."""
         if self._table is None:
             return None
         metadata = self.embeddings_metadata
         revision, prompt = metadata.get("revision"), metadata.get("prompt")
         name = metadata.get("encoder") or "unknown"
-        return name + (f"@{revision}" if revision else "") + (f" prompt={prompt!r}" if prompt else "")
+        plain = metadata.get("normalized", "true").lower() == "true"
+        return (
+            name
+            + (f"@{revision}" if revision else "")
+            + (f" prompt={prompt!r}" if prompt else "")
+            + ("" if plain else " not normalized")
+        )
 
     def index_of(self, raw_ids: Sequence[str]) -> np.ndarray:
         """Indices of raw ids: [n] int64, 1-based, 0 for an unknown id (or None).
@@ -126,6 +132,11 @@ class ItemCatalog:
         """
         positions = pc.index_in(_strings(raw_ids, "raw_ids"), value_set=self._ids)
         return pc.fill_null(positions, -1).to_numpy(zero_copy_only=False).astype(np.int64) + 1
+
+    def items_at(self, indices: Sequence[int]) -> list[tuple[str, str]]:
+        """(raw id, text) of item indices, 1-based."""
+        rows = pa.array(np.asarray(indices, dtype=np.int64) - 1)
+        return list(zip(self._ids.take(rows).to_pylist(), self._texts.take(rows).to_pylist(), strict=True))
 
     def item_table(self, augmented: bool = False) -> np.ndarray:
         """[I + 1, E] float32: the vector of item index i in row i, zeros in row 0. Not a copy.

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
+from transformers import AutoConfig, AutoModel, AutoModelForPreTraining
 from transformers.utils import ModelOutput, can_return_tuple
 
 from .body_retr import RetrModel, RetrPreTrainedModel, last_positions
@@ -17,6 +18,9 @@ from .configuration_retr import RetrConfig
 from .losses import bpr_loss, gather_rows, in_batch_contrastive_loss, softmax_loss, unique_across_processes
 
 __all__ = ["RetrForPreTraining", "RetrForSequentialRecommendation", "RetrModel", "RetrOutput", "RetrPreTrainedModel"]
+
+# An item without text is the zero vector at the start; a smaller floor would give it a gradient of 1 / floor.
+NORM_FLOOR = 1e-3
 
 
 @dataclass
@@ -55,16 +59,42 @@ class _Head(RetrPreTrainedModel):
         """Item vectors [M, d]; see ``RetrModel.encode_items``."""
         return self.model.encode_items(item_ids, text_embeddings)
 
+    @torch.no_grad()
+    def encode_catalog(self, text_embeddings: torch.Tensor | None = None, items_at_once: int = 8192) -> torch.Tensor:
+        """Vectors of a whole catalogue [num_items + 1, d], in evaluation mode, on the model's device.
+
+        text_embeddings: [num_items + 1, T], row 0 padding, on any device; None where the model reads ids alone.
+        """
+        ids = torch.arange(self.config.vocab_size if text_embeddings is None else len(text_embeddings))
+        was_training = self.training
+        self.eval()
+        parts = [
+            self.encode_items(
+                rows.to(self.device) if self.config.uses_ids else None,
+                None if text_embeddings is None else text_embeddings[rows[0] : rows[-1] + 1].to(self.device),
+            )
+            for rows in ids.split(items_at_once)
+        ]
+        self.train(was_training)
+        return torch.cat(parts)
+
+    def cut_positions(self, length: int) -> None:
+        """Shortens the histories the model reads to ``length`` items, for training on shorter ones."""
+        if length < self.config.max_position_embeddings:
+            kept = self.model.embed_positions.weight.detach()[:length].clone()
+            self.model.embed_positions = nn.Embedding.from_pretrained(kept, freeze=False)
+            self.config.max_position_embeddings = length
+
     def query_vectors(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """Hidden states [..., d] as queries, so that score = query · candidate."""
         if self.config.score == "cosine":
-            return nn.functional.normalize(hidden_states, dim=-1) / self.config.temperature
+            return nn.functional.normalize(hidden_states, dim=-1, eps=NORM_FLOOR) / self.config.temperature
         return hidden_states
 
     def candidate_vectors(self, item_embeddings: torch.Tensor) -> torch.Tensor:
         """Item vectors [M, d] as candidates, so that score = query · candidate."""
         if self.config.score == "cosine":
-            return nn.functional.normalize(item_embeddings, dim=-1)
+            return nn.functional.normalize(item_embeddings, dim=-1, eps=NORM_FLOOR)
         return item_embeddings
 
     def encode_users(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, **inputs) -> torch.Tensor:
@@ -240,3 +270,10 @@ class RetrForPreTraining(_Head):
         all_ids, _ = gather_rows(ids)
         positives = offset + torch.arange(len(queries), device=queries.device)
         return in_batch_contrastive_loss(queries, all_keys, ids, all_ids, positives, count, self.config.unisrec_compat)
+
+
+# Names the classes for transformers' Auto classes; a copy of this file on the Hub is named by its config instead.
+if __name__.startswith("retr_hf."):
+    AutoConfig.register(RetrConfig.model_type, RetrConfig, exist_ok=True)
+    AutoModel.register(RetrConfig, RetrModel, exist_ok=True)
+    AutoModelForPreTraining.register(RetrConfig, RetrForPreTraining, exist_ok=True)

@@ -58,6 +58,9 @@ class RetrProcessor:
         """
         if isinstance(history, str):
             raise ValueError(f"history: expected a list of item ids, got the string {history!r}")
+        wrong = [item for item in history if not isinstance(item, str)]
+        if wrong:
+            raise ValueError(f"history: item ids are strings, got {type(wrong[0]).__name__} {wrong[0]!r}; use str(id)")
         found = self.catalog.index_of(list(history))
         if self.unknown_items == "error" and (found == 0).any():
             unknown = [item for item, index in zip(history, found, strict=True) if index == 0]
@@ -79,7 +82,7 @@ class RetrProcessor:
         Raises:
             ValueError: see ``indices``.
         """
-        if len(histories) and isinstance(histories[0], str):
+        if isinstance(histories, str) or (len(histories) and not isinstance(histories[0], (list, tuple))):
             histories = [histories]
         rows = [self.indices(history)[-self.max_length :] for history in histories]
         longest = max((len(row) for row in rows), default=1)
@@ -94,8 +97,7 @@ class RetrProcessor:
 
     def decode(self, indices: Sequence[int]) -> list[tuple[str, str]]:
         """Catalogue indices -> (raw id, text) each."""
-        ids, texts = self.catalog.item_ids, self.catalog.texts
-        return [(ids[index - 1], texts[index - 1]) for index in indices]
+        return self.catalog.items_at(indices)
 
 
 def check_catalog(config: RetrConfig, catalog: ItemCatalog) -> None:

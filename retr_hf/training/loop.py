@@ -186,8 +186,8 @@ def _step(model, optimizer, micro_batches, constants, settings, accelerator, pro
     if not math.isfinite(value) or (accelerator.scaler is None and not math.isfinite(norm)):
         raise TrainingError(
             f"the {what} is {norm if what == 'gradient' else value} at epoch {progress.epoch + 1}, batch "
-            f"{progress.step_in_epoch + 1} (step {progress.step + 1}): weights were not updated, the last checkpoint is "
-            "kept. The same seed meets the same batch again, so start anew (--overwrite) with a lower "
+            f"{progress.step_in_epoch + 1} (step {progress.step + 1}): weights were not updated, the last checkpoint "
+            "is kept. The same seed meets the same batch again, so start anew (--overwrite) with a lower "
             "training.learning_rate, training.max_grad_norm=1.0 or training.mixed_precision=no"
         )
     optimizer.step()

@@ -15,6 +15,7 @@ import shutil
 from pathlib import Path
 
 from ..errors import RecipeError
+from . import strict_yaml
 from .recipe import Recipe
 
 RECIPE_FILE, RUN_FILE, LOG_FILE = "recipe.yaml", "run.json", "log.jsonl"
@@ -49,7 +50,8 @@ class RunFolder:
         """
         saved = self.path / RECIPE_FILE
         if saved.is_file() and resume:
-            self._require_same(recipe, saved)
+            self.require_same(recipe)
+            about = self._continued(about)
         elif saved.is_file() and not overwrite:
             raise RecipeError(
                 str(self.path),
@@ -67,9 +69,19 @@ class RunFolder:
         recipe.save(saved)
         self.write_json(RUN_FILE, about)
 
-    def _require_same(self, recipe: Recipe, saved: Path) -> None:
-        from . import strict_yaml
+    def _continued(self, about: dict) -> dict:
+        """``run.json`` of a resumed run: as it began, with the continuation noted."""
+        file = self.path / RUN_FILE
+        began = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else about
+        before, now = began.get("num_processes", 1), about.get("num_processes", 1)
+        if before != now:
+            problem = f"began on {before} processes, resumed on {now}: the random state is one a process, use as many"
+            raise RecipeError(str(self.path), [problem])
+        return began | {"resumed": [*began.get("resumed", []), about]} if file.is_file() else about
 
+    def require_same(self, recipe: Recipe) -> None:
+        """Raises RecipeError, with the differences, if the folder's run has another recipe than this one."""
+        saved = self.path / RECIPE_FILE
         before, after = strict_yaml.read(saved.read_text(encoding="utf-8"))[0], recipe.as_dict()
         problems = []
         for key in sorted(before.keys() | after.keys()):
@@ -92,6 +104,11 @@ class RunFolder:
         temporary = self.path / f".{name}.{os.getpid()}"
         temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
         os.replace(temporary, self.path / name)
+
+    def finish(self, **facts) -> None:
+        """Adds what is known at the end to ``run.json``; ``finished`` marks the run as done."""
+        about = json.loads((self.path / RUN_FILE).read_text(encoding="utf-8"))
+        self.write_json(RUN_FILE, about | facts)
 
     def log(self, **entry) -> None:
         """Adds one line to the log."""

@@ -6,7 +6,7 @@ model section. :data:`VALIDATORS` are the rules between them.
 
 import re
 import string
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 from .fields import setting
@@ -93,7 +93,9 @@ class TrainingSettings:
     metric: str = setting("NDCG@10", help="validation metric that picks the checkpoint: HR@k, NDCG@k or MRR")
     evaluate_every: int = setting(1, help="epochs from one evaluation to the next", min=1)
     save_every: int | None = setting(None, help="steps between checkpoints, besides one at every evaluation", min=1)
-    mixed_precision: Literal["no", "bf16", "fp16"] = setting("no", help="precision of the forward pass")
+    mixed_precision: Literal["no", "bf16", "fp16"] | None = setting(
+        None, help="precision of the forward pass; null = what accelerate launch says"
+    )
     trackers: list[str] = setting([], help="trackers by their names in accelerate, e.g. [tensorboard]")
     progress: bool = setting(True, help="show a progress bar")
     pack: bool = setting(True, help="pack several short histories into one row")
@@ -136,4 +138,29 @@ def frozen_has_weights(recipe: Recipe) -> list[str]:
     return ["training.freeze: a frozen backbone needs pre-trained weights; give init, or freeze: none"]
 
 
-VALIDATORS = [metric_is_computed, frozen_has_weights]
+UNREAD = {  # what a task does not read, and would otherwise stand in its recipe without effect
+    "pretrain": (("", "init"), ("", "results"), ("training", "freeze"), ("evaluation", "test")),
+    "finetune": (("data", "cap"), ("data", "temperature"), ("data", "views")),
+}
+
+
+def every_setting_is_read(recipe: Recipe) -> list[str]:
+    """No setting is given that the task would silently ignore."""
+    task, problems = recipe.run.task, []
+    for section, key in UNREAD[task]:
+        settings = recipe[section]
+        default = next(field.default for field in fields(settings) if field.name == key)
+        if getattr(settings, key) != default:
+            problems.append(f"{section}.{key}".lstrip(".") + f": {task} does not read it; take it out")
+    return problems
+
+
+def outputs_differ(recipe: Recipe) -> list[str]:
+    """Several fine-tuning runs do not write into one folder."""
+    several = recipe.run.task == "finetune" and len(recipe["data"].domains) > 1
+    if not several or "{domain}" in recipe.run.output:
+        return []
+    return ["output: several domains are fine-tuned one by one, so the folder must hold {domain}"]
+
+
+VALIDATORS = [metric_is_computed, frozen_has_weights, every_setting_is_read, outputs_differ]

@@ -123,6 +123,37 @@ def test_open_route_equals_no_router(attention):
     assert torch.equal(open_output.last_hidden_state, plain(ids, text_embeddings=table()).last_hidden_state)
 
 
+def test_packed_rows_are_refused_where_the_kernel_would_mix_them():
+    model = build("full", "pathway", "causal", "text")
+    model.config._attn_implementation_internal = "flash_attention_2"
+    with pytest.raises(ValueError, match="packed rows need"):
+        model(history(4), None, torch.tensor([[0, 1, 0, 1]]), text_embeddings=table())
+
+
+def test_config_names_the_tenants_of_the_slot():
+    from retr_hf.model import configuration_retr
+
+    assert set(configuration_retr.ATTENTIONS) == set(ATTENTIONS)
+
+
+def test_auto_classes_know_the_model(tmp_path):
+    from transformers import AutoConfig, AutoModel, AutoModelForPreTraining
+
+    build("full", "pathway", "causal", "text", RetrForPreTraining).save_pretrained(tmp_path)
+    assert isinstance(AutoConfig.from_pretrained(tmp_path), RetrConfig)
+    assert type(AutoModel.from_pretrained(tmp_path)) is RetrModel
+    assert type(AutoModelForPreTraining.from_pretrained(tmp_path)) is RetrForPreTraining
+
+
+def test_an_item_without_text_has_a_bounded_gradient():
+    model = build("full", "pathway", "causal", "text", RetrForSequentialRecommendation).train()
+    text = table()
+    text[3] = 0.0
+    ids = torch.cat([history(10, seed) for seed in range(5)])
+    model(ids, labels=ids, text_embeddings=text).loss.backward()
+    assert model.model.item_adaptor.centers.grad.norm() < 1e5
+
+
 def test_closed_route_is_the_mean_of_the_visible_values():
     torch.manual_seed(0)
     layer = build("full", "pathway", "causal", "text").layers[0]

@@ -74,7 +74,7 @@ def test_cycle_world_reaches_recall_1(cycle, tmp_path, monkeypatch, model):
         task="finetune",
         output=str(tmp_path / "run"),
         results=str(tmp_path / "rows.jsonl"),
-        data={"domains": [str(cycle)], "max_length": 12},
+        data={"domains": [str(cycle)], "max_length": 8},  # shorter than a training row: every position is trained
         model={
             "hidden_size": 32,
             "intermediate_size": 32,
@@ -85,10 +85,10 @@ def test_cycle_world_reaches_recall_1(cycle, tmp_path, monkeypatch, model):
             **model,
         },
         training={
-            "epochs": 40,
+            "epochs": 60,
             "batch_size": 50,
             "learning_rate": 5e-3,
-            "evaluate_every": 10,
+            "evaluate_every": 60,
             "progress": False,
             "metric": "HR@1",
         },
@@ -162,6 +162,54 @@ def test_the_whole_journey(world, tmp_path, monkeypatch, capsys):
     assert "nothing to do" in capsys.readouterr().out
     said = fails(monkeypatch, capsys, "finetune.py", finetune, "init=rows.jsonl", "training.learning_rat=1")
     assert "learning_rate" in said and "2 mistakes" in said
+
+
+def test_a_pretrained_start_must_fit(world, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    common = {"data": {"domains": [str(world / "camping")], "max_length": 10}, "evaluation": {"cutoffs": [10]}}
+    training = {"epochs": 1, "batch_size": 32, "progress": False}
+    first = write_recipe(
+        tmp_path / "first.yaml", name="first", task="finetune", output="runs/first", model=TINY | {"router": "none"},
+        training=training, **common,
+    )  # fmt: skip
+    script(monkeypatch, "finetune.py", first)
+    again = write_recipe(
+        tmp_path / "again.yaml", name="again", task="finetune", output="runs/again", init="runs/first",
+        results="rows.jsonl", training=training, **common,
+    )  # fmt: skip
+    said = fails(monkeypatch, capsys, "finetune.py", again, "model.hidden_size=32", "model.router=pathway")
+    assert "hidden_size: 32, but the pre-trained model has 16" in said and "model.router" in said
+    (tmp_path / "empty").mkdir()
+    assert "has no config.json and no run.json" in fails(monkeypatch, capsys, "finetune.py", again, "init=empty")
+    assert "does not read it" in fails(monkeypatch, capsys, "finetune.py", again, "data.cap=3")
+    both = f"data.domains=[{world / 'camping'},{world / 'pets'}]"
+    assert "must hold {domain}" in fails(monkeypatch, capsys, "finetune.py", again, both)
+
+    # Shorter histories: what is saved reads as many items as what was measured, and knows where it comes from.
+    script(monkeypatch, "finetune.py", again, "data.max_length=4")
+    rows = read_rows("rows.jsonl")
+    assert all(row.sources == ["camping"] for row in rows)
+    script(monkeypatch, "evaluate.py", "runs/again", world / "camping", "--cutoffs", 10, "--results", "measured.jsonl")
+    assert [row.metrics for row in read_rows("measured.jsonl")] == [row.metrics for row in rows]
+    capsys.readouterr()
+    assert "another recipe" in fails(
+        monkeypatch, capsys, "finetune.py", again, "seed=7", "data.max_length=4", "--resume"
+    )
+    assert "no config.json" in fails(monkeypatch, capsys, "evaluate.py", "runs/none", world / "camping")
+    assert "no config.json" in fails(monkeypatch, capsys, "recommend.py", "runs/none", "x")
+
+
+def test_an_empty_split_is_told_before_training(tmp_path, monkeypatch, capsys):
+    (tmp_path / "log.csv").write_text(
+        "user_id,item_id\n" + "".join(f"u{n},i{n % 3}\nu{n},i{(n + 1) % 3}\n" for n in range(9))
+    )
+    arguments = ["tables", "--interactions", tmp_path / "log.csv", "--output", tmp_path / "shop", "--k-core", 0]
+    script(monkeypatch, "prepare.py", *arguments)
+    recipe = write_recipe(
+        tmp_path / "recipe.yaml", name="x", task="finetune", output=str(tmp_path / "run"),
+        data={"domains": [str(tmp_path / "shop")], "max_length": 10}, model=TINY | {"item_features": "id"},
+    )  # fmt: skip
+    assert "validation split is empty" in fails(monkeypatch, capsys, "finetune.py", recipe)
 
 
 def test_mistakes_are_told_in_words(world, cycle, tmp_path, monkeypatch, capsys):

@@ -65,7 +65,13 @@ def test_overwrite_starts_anew(run, recipe):
 
 def test_resume_goes_on(run, recipe):
     run.open(recipe(), {"command": "the second", "finished": None}, resume=True)
-    assert about(run)["command"] == "the second" and run.last.is_dir()
+    assert about(run)["command"] == "the first" and run.last.is_dir()
+    assert [part["command"] for part in about(run)["resumed"]] == ["the second"]
+
+
+def test_resume_needs_as_many_processes(run, recipe):
+    with pytest.raises(RecipeError, match="began on 1 processes, resumed on 2"):
+        run.open(recipe(), {"command": "the second", "num_processes": 2}, resume=True)
 
 
 def test_resume_of_nothing_is_a_new_run(tmp_path, recipe):
@@ -89,7 +95,7 @@ def test_resume_tells_every_difference(run, recipe):
 def test_what_does_not_change_the_result_may_differ(run, recipe):
     other = recipe("training.progress=false", "training.trackers=[tensorboard]", "description=once more", "results=r")
     run.open(other, {"command": "the second"}, resume=True)
-    assert about(run)["command"] == "the second"
+    assert [part["command"] for part in about(run)["resumed"]] == ["the second"]
 
 
 @pytest.mark.parametrize("options", [{}, {"resume": True}, {"overwrite": True}])
