@@ -6,6 +6,7 @@ A stage opens files and leaves files; nothing here keeps state between stages.
 import argparse
 import os
 import sys
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from functools import partial
@@ -75,12 +76,14 @@ def run(main: Callable[[], None]) -> None:
     except (RetrError, ValueError) as error:
         if os.environ.get("RETR_DEBUG"):
             raise
+        where = "" if isinstance(error, RetrError) else " (RETR_DEBUG=1 shows where)"
         process = os.environ.get("RANK", "0")
-        if process == "0" or not isinstance(error, RecipeError):  # every process reads the same recipe: one tells
-            where = "" if isinstance(error, RetrError) else " (RETR_DEBUG=1 shows where)"
-            print(
-                f"error: {error}{where}" if process == "0" else f"[process {process}] {error}{where}", file=sys.stderr
-            )
+        if process == "0":
+            print(f"error: {error}{where}", file=sys.stderr, flush=True)
+        elif isinstance(error, RecipeError):
+            time.sleep(5)  # every process met the same mistake: the launcher ends the first when we leave before it spoke
+        else:
+            print(f"[process {process}] error: {error}{where}", file=sys.stderr, flush=True)
         sys.exit(2)
     except KeyboardInterrupt:
         print("interrupted; --resume goes on from the last checkpoint", file=sys.stderr)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 from accelerate import PartialState
-from accelerate.utils import set_seed
+from accelerate.utils import parse_flag_from_env, set_seed
 
 from retr_hf.data.collators import PreTrainingCollator, TextTables
 from retr_hf.data.domain import load_domain
@@ -43,7 +43,11 @@ SYNTHETIC = Path("recipes/synthetic/pretrain.yaml")
 def main() -> None:
     args = command_line(__doc__, default_recipe=str(SYNTHETIC))
     if Path(args.recipe) == SYNTHETIC:
-        with PartialState().main_process_first():
+        # The first state made is everybody's: it must hear of the CPU as Accelerator does.
+        state = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"))
+        if state.is_main_process:
+            print(f"recipe {SYNTHETIC}: RETR on the synthetic world, a demonstration; see recipes/ for real ones")
+        with state.main_process_first():
             make_synthetic_world(Path("data/synthetic"))
     recipe = open_recipe(args, task="pretrain")
     data, settings, evaluation = recipe["data"], recipe["training"], recipe["evaluation"]
@@ -139,8 +143,6 @@ def make_synthetic_world(folder: Path) -> None:
     from retr_hf.data.synthetic import write_world
     from retr_hf.data.text_embeddings import embed_catalog
 
-    if PartialState().is_main_process:
-        print(f"recipe {SYNTHETIC}: RETR on the synthetic world, a demonstration; see recipes/ for real ones")
     for domain in write_world(folder):
         embed_catalog(domain, "hashing", progress=False)
 

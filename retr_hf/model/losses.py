@@ -102,15 +102,25 @@ def gather_rows(rows: torch.Tensor) -> tuple[torch.Tensor, int]:
     dist.all_reduce(counts)
     longest, counts = int(counts.max()), counts.tolist()
     padded = torch.cat([rows, rows.new_zeros(longest - len(rows), *rows.shape[1:])])
-    if rows.requires_grad:
-        from torch.distributed.nn.functional import all_gather
-
-        gathered = all_gather(padded)
-    else:
-        gathered = [torch.empty_like(padded) for _ in counts]
-        dist.all_gather(gathered, padded.contiguous())
+    gathered = _AllGather.apply(padded)
     whole = torch.cat([part[:count] for part, count in zip(gathered, counts, strict=True)])
     return whole, sum(counts[: dist.get_rank()])
+
+
+class _AllGather(torch.autograd.Function):
+    """[n, ...] of every process -> [P, n, ...]; backward sums what all processes want of this one's rows."""
+
+    @staticmethod
+    def forward(ctx, rows):
+        parts = [torch.empty_like(rows) for _ in range(dist.get_world_size())]
+        dist.all_gather(parts, rows.contiguous())
+        return torch.stack(parts)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        gradient = gradient.contiguous()
+        dist.all_reduce(gradient)
+        return gradient[dist.get_rank()]
 
 
 def unique_across_processes(items: torch.Tensor, item_ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
