@@ -81,7 +81,9 @@ def run(main: Callable[[], None]) -> None:
         if process == "0":
             print(f"error: {error}{where}", file=sys.stderr, flush=True)
         elif isinstance(error, RecipeError):
-            time.sleep(5)  # every process met the same mistake: the launcher ends the first when we leave before it spoke
+            time.sleep(
+                5
+            )  # every process met the same mistake: the launcher ends the first when we leave before it spoke
         else:
             print(f"[process {process}] error: {error}{where}", file=sys.stderr, flush=True)
         sys.exit(2)

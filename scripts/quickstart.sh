@@ -49,7 +49,7 @@ stage scripts/evaluate.py --baseline popularity "${targets[@]/#/data/synthetic/}
     --results runs/synthetic/rows.jsonl
 stage scripts/report.py runs/synthetic/rows.jsonl --output runs/synthetic/table.md \
     --figures runs/synthetic/pretrain/RETR
-cat runs/synthetic/table.md
+stage scripts/report.py runs/synthetic/rows.jsonl --protocols full --metrics HR@10
 stage scripts/recommend.py runs/synthetic/camping/RETR --domain data/synthetic/camping --user camping-user-0000 camping-user-0001 camping-user-0002 -k 3 \
     --figure runs/synthetic/pathway.png
 printf '\nthe whole journey took %d s; runs/synthetic holds the models, the table and the figures\n' $((SECONDS - started))

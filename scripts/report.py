@@ -24,7 +24,7 @@ from pathlib import Path
 
 from retr_hf.errors import RetrError
 from retr_hf.report.plots import plot_learning_curves
-from retr_hf.report.results import read_rows
+from retr_hf.report.results import PROTOCOLS, read_rows
 from retr_hf.report.tables import PUBLISHED_CHOICES, result_tables
 
 
@@ -38,6 +38,8 @@ def main(arguments: list[str] | None = None) -> int:
         default="matching",
         help="published numbers to print beside: of the systems measured (default), of all systems, or none",
     )
+    parser.add_argument("--protocols", nargs="+", choices=PROTOCOLS, help="only these ranking protocols")
+    parser.add_argument("--metrics", nargs="+", metavar="NAME", help="only these metrics, e.g. HR@10 NDCG@10")
     parser.add_argument(
         "--figures",
         type=Path,
@@ -46,7 +48,7 @@ def main(arguments: list[str] | None = None) -> int:
         metavar="RUN_DIR",
         help="draw RUN_DIR/learning_curves.png from its log.jsonl; may be given several times",
     )
-    options = parser.parse_args(arguments)
+    options = parser.parse_intermixed_args(arguments)
     if not options.rows and not options.figures:
         parser.error("nothing to report: name a file of result rows (evaluation writes them), or --figures RUN_DIR")
     if options.output and not options.rows:
@@ -54,7 +56,9 @@ def main(arguments: list[str] | None = None) -> int:
 
     try:
         if options.rows:
-            write_tables(options.rows, options.published, options.output)
+            rows = read_rows(options.rows)
+            tables = result_tables(rows, options.published, options.protocols, options.metrics)
+            write_tables(tables, len(rows), options.output)
         for run in options.figures:
             print(f"wrote {plot_learning_curves(run, run / 'learning_curves.png')}", file=sys.stderr)
     except RetrError as error:
@@ -63,9 +67,7 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def write_tables(paths: list[str], published: str, output: Path | None) -> None:
-    rows = read_rows(paths)
-    tables = result_tables(rows, published)
+def write_tables(tables: str, count: int, output: Path | None) -> None:
     if output is None:
         print(tables, end="")
         return
@@ -73,7 +75,7 @@ def write_tables(paths: list[str], published: str, output: Path | None) -> None:
     temporary = output.with_name(f".{output.name}.{os.getpid()}.tmp")
     temporary.write_text(tables, encoding="utf-8")
     os.replace(temporary, output)
-    print(f"wrote {output}, {len(rows)} results", file=sys.stderr)
+    print(f"wrote {output}, {count} results", file=sys.stderr)
 
 
 if __name__ == "__main__":

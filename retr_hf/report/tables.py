@@ -20,7 +20,12 @@ CELLS = "mean ± sample standard deviation over n seeds; without ± it is one se
 CLAIMS = "Published rows are printed claims of others, made on their own data, sources and machines"
 
 
-def result_tables(rows: Iterable[ResultRow], published: str = "matching") -> str:
+def result_tables(
+    rows: Iterable[ResultRow],
+    published: str = "matching",
+    protocols: Sequence[str] | None = None,
+    metrics: Sequence[str] | None = None,
+) -> str:
     """One Markdown table for each protocol and set of metrics: rows are systems, columns domains x metrics.
 
     Rows of different splits, of real and synthetic data, and of different numbers of sampled candidates never share
@@ -32,6 +37,7 @@ def result_tables(rows: Iterable[ResultRow], published: str = "matching") -> str
         published: which published numbers stand beside (protocol ``full`` on the test split of real data only, by
             the names of domains, in any case): of the systems in the table (``matching``), of ``all`` systems, or
             ``none``. They have rows of their own, marked, with their own sources.
+        protocols, metrics: only these; None means all.
 
     Raises:
         DataError: no rows, or an unknown choice of ``published``.
@@ -41,10 +47,13 @@ def result_tables(rows: Iterable[ResultRow], published: str = "matching") -> str
     groups = defaultdict(list)
     for row in rows:
         candidates = row.candidates if row.protocol == "sampled" else 0
-        metrics = tuple(sorted(row.metrics, key=_metric_order))
-        groups[row.synthetic, row.split, PROTOCOLS.index(row.protocol), candidates, metrics].append(row)
+        shown = tuple(sorted((name for name in row.metrics if not metrics or name in metrics), key=_metric_order))
+        if shown and (not protocols or row.protocol in protocols):
+            groups[row.synthetic, row.split, PROTOCOLS.index(row.protocol), candidates, shown].append(row)
     if not groups:
-        raise DataError("there are no result rows to report: evaluate a model first")
+        raise DataError(
+            "there are no such result rows to report: evaluate a model first, or ask for less narrow a choice"
+        )
     return "\n".join(_table(groups[key], key[-1], published) for key in sorted(groups))
 
 

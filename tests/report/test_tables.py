@@ -151,3 +151,11 @@ def test_published_numbers_are_complete():
     }  # fmt: skip
     assert len(published_results("full")) == 5 * 7
     assert published_numbers()["intra_domain_paper"]["Yelp"]["RETR"] == [0.7775, 0.5169, 0.4378]
+
+
+def test_a_choice_of_protocols_and_metrics():
+    rows = [ROW, replace(ROW, protocol="sampled", candidates=101)]
+    text = result_tables(rows, published="none", protocols=["full"], metrics=["NDCG@10"])
+    assert only(text) == {("X-RETR", "games, yelp"): {"scientific NDCG@10": "0.0500"}}
+    with pytest.raises(DataError, match="less narrow"):
+        result_tables(rows, metrics=["MRR"])
