@@ -41,6 +41,8 @@ def write_model_card(
                 task_type="sequential-recommendation",
                 dataset_type=row.domain,
                 dataset_name=f"{row.domain}, {row.protocol}, {row.candidates} candidates",
+                dataset_config=row.protocol,  # else the protocols' numbers would run together
+                dataset_split=row.split,
                 metric_type=metric,
                 metric_value=value,
             )
