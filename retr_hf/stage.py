@@ -81,9 +81,8 @@ def run(main: Callable[[], None]) -> None:
         if process == "0":
             print(f"error: {error}{where}", file=sys.stderr, flush=True)
         elif isinstance(error, RecipeError):
-            time.sleep(
-                5
-            )  # every process met the same mistake: the launcher ends the first when we leave before it spoke
+            # Every process met the same mistake, and the launcher ends the first one as soon as another leaves.
+            time.sleep(5)
         else:
             print(f"[process {process}] error: {error}{where}", file=sys.stderr, flush=True)
         sys.exit(2)
@@ -196,10 +195,15 @@ def ranks_of_split(model, domain: PreparedDomain, split: str, text_embeddings, s
 
 
 def pathway_auc_of(model, domain: PreparedDomain, text_embeddings, max_length: int) -> list[float]:
-    """How well each block's router finds the behaviours that decide the test target, where the world is known (AUC)."""
+    """How well each block's router finds the behaviours that decide the test target, where the world is known (AUC).
+
+    Empty where the model reads only behaviours of one kind.
+    """
     test, (pivotal, _) = domain.split("test"), domain.pivotal("test")
     items = model.encode_catalog(text_embeddings)
     alphas, places = keep_probabilities(model, items, test, max_length)
+    if len(set(pivotal[places])) < 2:
+        return []
     return [round(pathway_auc(alpha, pivotal[places]), 4) for alpha in alphas]
 
 

@@ -99,7 +99,11 @@ class _Head(RetrPreTrainedModel):
 
     def encode_users(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, **inputs) -> torch.Tensor:
         """Query vectors [B, d] after the last item of each history; inputs as for ``RetrModel.forward``."""
-        hidden_states = self.model(input_ids, attention_mask, **inputs).last_hidden_state
+        return self._last_queries(self.model(input_ids, attention_mask, **inputs).last_hidden_state, attention_mask)
+
+    def _last_queries(self, hidden_states: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:
+        if attention_mask is None:
+            return self.query_vectors(hidden_states[:, -1])
         rows = torch.arange(len(hidden_states), device=hidden_states.device)
         return self.query_vectors(hidden_states[rows, last_positions(attention_mask)])
 
@@ -159,11 +163,7 @@ class RetrForSequentialRecommendation(_Head):
             if outputs.auxiliary_loss is not None:
                 loss = loss + outputs.auxiliary_loss
         if labels is None or not self.training:
-            if attention_mask is None:
-                attention_mask = torch.ones(hidden_states.shape[:2], dtype=torch.long, device=hidden_states.device)
-            rows = torch.arange(len(hidden_states), device=hidden_states.device)
-            queries = self.query_vectors(hidden_states[rows, last_positions(attention_mask)])
-            logits = queries @ self.candidate_vectors(item_embeddings).T
+            logits = self._last_queries(hidden_states, attention_mask) @ self.candidate_vectors(item_embeddings).T
             logits = torch.cat([torch.full_like(logits[:, :1], float("-inf")), logits[:, 1:]], dim=1)
         return RetrOutput(
             loss=loss,

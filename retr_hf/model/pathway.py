@@ -25,6 +25,11 @@ class SequenceLayout(NamedTuple):
     end: torch.Tensor | None = None
 
     @classmethod
+    def whole(cls, hidden_states: torch.Tensor) -> "SequenceLayout":
+        """Layout of rows [B, N, d] without padding, one sequence each."""
+        return cls(torch.ones(hidden_states.shape[:2], dtype=torch.bool, device=hidden_states.device))
+
+    @classmethod
     def from_positions(cls, position_ids: torch.Tensor, valid: torch.Tensor) -> "SequenceLayout":
         """Layout of packed rows: a sequence starts wherever ``position_ids`` [B, N] is 0."""
         steps = torch.arange(position_ids.shape[1], device=position_ids.device).expand_as(position_ids)
@@ -155,8 +160,7 @@ class PathwayRouter(nn.Module):
         generator: torch.Generator | None = None,
     ) -> Routing:
         """hidden_states [B, N, d], previous_route [B, N] (None: all ones, R^0) -> Routing of [B, N] tensors."""
-        if layout is None:
-            layout = SequenceLayout(torch.ones(hidden_states.shape[:2], dtype=torch.bool, device=hidden_states.device))
+        layout = layout or SequenceLayout.whole(hidden_states)
         if previous_route is None:
             previous_route = layout.valid.to(hidden_states.dtype)
         p = pathway_mean(hidden_states, previous_route.to(hidden_states.dtype), layout, self.context)
@@ -204,8 +208,7 @@ class RandomRouter(nn.Module):
         generator: torch.Generator | None = None,
     ) -> Routing:
         """hidden_states [B, N, d], previous_route [B, N] or None -> Routing of [B, N] tensors."""
-        if layout is None:
-            layout = SequenceLayout(torch.ones(hidden_states.shape[:2], dtype=torch.bool, device=hidden_states.device))
+        layout = layout or SequenceLayout.whole(hidden_states)
         valid = layout.valid.float()
         if self.training or self.sampling:
             uniform = torch.rand(valid.shape, device=valid.device, generator=generator)

@@ -51,9 +51,7 @@ def result_tables(
         if shown and (not protocols or row.protocol in protocols):
             groups[row.synthetic, row.split, PROTOCOLS.index(row.protocol), candidates, shown].append(row)
     if not groups:
-        raise DataError(
-            "there are no result rows to report: evaluate a model first, or ask for a less narrow choice"
-        )
+        raise DataError("there are no result rows to report: evaluate a model first, or ask for a less narrow choice")
     return "\n".join(_table(groups[key], key[-1], published) for key in sorted(groups))
 
 
