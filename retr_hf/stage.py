@@ -135,6 +135,9 @@ def start_run(recipe: Recipe, folder: RunFolder, args: argparse.Namespace) -> tu
         log_with=settings.trackers or None,
         project_dir=str(folder.path),
     )
+    if len(accelerator.log_with) != len(settings.trackers):  # accelerate leaves the missing ones out
+        missing = f"training.trackers: {settings.trackers}: expected packages that are installed, not all of them are"
+        raise RecipeError(recipe.source, [missing])
     if args.resume and folder.finished:
         folder.require_same(recipe)
         accelerator.print(f"{folder.path}: this run is finished, nothing to do")
@@ -150,10 +153,6 @@ def start_run(recipe: Recipe, folder: RunFolder, args: argparse.Namespace) -> tu
         raise RecipeError(*problems[0])
     if settings.trackers:
         accelerator.init_trackers(recipe.name)
-        if len(accelerator.trackers) != len(settings.trackers):
-            raise RecipeError(
-                recipe.source, [f"training.trackers: {settings.trackers}: not all of their packages are installed"]
-            )
     return accelerator, about
 
 

@@ -221,6 +221,9 @@ def test_mistakes_are_told_in_words(world, cycle, tmp_path, monkeypatch, capsys)
         data={"domains": [str(world / "garden"), str(cycle)], "max_length": 10},
         model={"router_context": "global", "router": "pathway"},
     )
+    missing = ["model.router_context=causal", "training.trackers=[comet_ml]", f"data.domains=[{world / 'garden'}]"]
+    assert "not all of them are" in fails(monkeypatch, capsys, "pretrain.py", recipe, *missing)
+    assert not (tmp_path / "run").exists()
     assert "would see" in fails(monkeypatch, capsys, "pretrain.py", recipe)
     assert "scripts/pretrain.py runs this one" in fails(monkeypatch, capsys, "finetune.py", recipe)
     embed_catalog(world / "sewing", "hashing:32", progress=False, overwrite=True)
