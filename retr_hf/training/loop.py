@@ -61,8 +61,8 @@ def train(
     """Trains ``model`` in place and leaves checkpoints in ``run``; the best one ends up in the model and the folder.
 
     The loss of a batch is its sum over targets divided by the number of targets of the global batch, over micro-batches
-    and processes, so neither changes the gradient. (Contrastive losses are the exception for micro-batches: each has its
-    own negatives.)
+    and processes, so neither changes the gradient. (Micro-batches do in contrastive losses: each has its own
+    negatives.)
 
     Args:
         model: returns an output with ``loss``, given a batch.
