@@ -263,7 +263,7 @@ def test_twins_differ_in_the_model_alone(recipe, twin):
         for name in (recipe, twin)
     )
     differing = {key for key in one.keys() | other.keys() if one.get(key) != other.get(key)}
-    assert differing <= {"name", "description", "output", "init", "model"} and differing & {"init", "model"}
+    assert differing <= {"name", "description", "expected", "output", "init", "model"} and differing & {"init", "model"}
 
 
 def test_results_of_the_repository_are_readable():
