@@ -10,7 +10,7 @@ exec((HERE / "retr_hf" / "version.py").read_text(encoding="utf-8"), VERSION)
 
 REQUIRED = [
     "torch>=2.6",  # tensors, autograd, distributed
-    "transformers>=5.20,<6",  # PreTrainedModel, Auto classes, attention backends; 5.20 runs on Python 3.10
+    "transformers>=5.20,<6",  # PreTrainedModel, Auto classes, attention backends
     "accelerate>=1.10",  # one training loop from a laptop to many machines
     "datasets>=4.0",  # a prepared domain opens with load_dataset; brings pyarrow for the parquet files
     "polars>=1.30",  # k-core, ordering and splitting of millions of interactions
@@ -36,7 +36,7 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     license_files=["LICENSE"],
-    python_requires=">=3.10",
+    python_requires=">=3.11",
     packages=find_packages(include=["retr_hf", "retr_hf.*"]),
     package_data={"retr_hf": ["py.typed", "report/published.yaml"]},
     install_requires=REQUIRED,

@@ -22,16 +22,21 @@ class RecommendedItem:
 
 @dataclass(frozen=True)
 class PathwayStep:
-    """What the router decided about one behaviour of the history.
+    """What the routers decided about one behaviour of the history.
 
-    on_pathway: it may ask in the last block; it is among the behaviours that drove the recommendation.
+    kept: the hard route of each block.
     keep_probabilities: α of each block.
     """
 
     item_id: str
     title: str
-    on_pathway: bool
+    kept: tuple[bool, ...]
     keep_probabilities: tuple[float, ...]
+
+    @property
+    def on_pathway(self) -> bool:
+        """It may ask in the last block: it is among the behaviours that drove the recommendation."""
+        return self.kept[-1]
 
 
 @dataclass(frozen=True)
@@ -133,9 +138,9 @@ class Recommender:
         if not outputs.routes:
             return []
         indices = batch["input_ids"][row][batch["attention_mask"][row].bool()].tolist()
-        keep = [alpha[row].tolist() for alpha in outputs.keep_probabilities]
-        route = outputs.routes[-1][row].bool().tolist()
+        kept = torch.stack(outputs.routes)[:, row].bool().T.tolist()  # [N, L]
+        alphas = torch.stack(outputs.keep_probabilities)[:, row].T.tolist()
         return [
-            PathwayStep(*item, route[step], tuple(alpha[step] for alpha in keep))
+            PathwayStep(*item, tuple(kept[step]), tuple(alphas[step]))
             for step, item in enumerate(self.processor.decode(indices))
         ]

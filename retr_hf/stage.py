@@ -121,10 +121,8 @@ def open_recipe(args: argparse.Namespace, task: str) -> Recipe:
     return load_recipe(args.recipe, args.overrides, SCHEMA, [*VALIDATORS, fits, right_task])
 
 
-def start_run(recipe: Recipe, folder: RunFolder, args: argparse.Namespace) -> tuple[Accelerator, dict | None]:
-    """The Accelerator of a run, its folder opened and its trackers started, and what ``run.json`` says of it.
-
-    The second is None where ``--resume`` finds the run finished.
+def start_run(recipe: Recipe, folder: RunFolder, args: argparse.Namespace) -> Accelerator | None:
+    """The Accelerator of a run, its folder opened and its trackers started; None where ``--resume`` finds it finished.
 
     Raises:
         RecipeError: see ``RunFolder.open``; on every process, told once.
@@ -141,11 +139,11 @@ def start_run(recipe: Recipe, folder: RunFolder, args: argparse.Namespace) -> tu
     if args.resume and folder.finished:
         folder.require_same(recipe)
         accelerator.print(f"{folder.path}: this run is finished, nothing to do")
-        return accelerator, None
-    about, problems = _about_run(recipe, accelerator), [None]
+        return None
+    problems = [None]
     if accelerator.is_main_process:
         try:
-            folder.open(recipe, about, args.resume, args.overwrite)
+            folder.open(recipe, _about_run(recipe, accelerator), args.resume, args.overwrite)
         except RecipeError as error:
             problems = [(error.source, error.problems)]
     broadcast_object_list(problems)
@@ -153,7 +151,7 @@ def start_run(recipe: Recipe, folder: RunFolder, args: argparse.Namespace) -> tu
         raise RecipeError(*problems[0])
     if settings.trackers:
         accelerator.init_trackers(recipe.name)
-    return accelerator, about
+    return accelerator
 
 
 def _about_run(recipe: Recipe, accelerator: Accelerator) -> dict:
@@ -181,6 +179,13 @@ def common_encoder(domains: Sequence[PreparedDomain], catalogs: Sequence[ItemCat
         told = ", ".join(f"{name}: {encoder or 'not embedded'}" for name, encoder in encoders.items())
         raise DataError(f"expected text vectors of one encoder in all domains ({told}): run scripts/embed.py on them")
     return catalogs[0].text_encoder
+
+
+def require_splits(domain: PreparedDomain, *splits: str) -> None:
+    """Raises DataError for an empty split: told before the training, not after."""
+    for split in splits:
+        if not len(domain.split(split)):
+            raise DataError(f"{domain.path}: the {split} split is empty; users need three items (a lower --k-core?)")
 
 
 def ranks_of_split(model, domain: PreparedDomain, split: str, text_embeddings, settings, max_length, max_users=None):

@@ -53,13 +53,14 @@ def main() -> None:
 
     accelerator = Accelerator()
     settings = EvaluationSettings(cutoffs=args.cutoffs, batch_size=args.batch_size)
+    model = None if args.baseline else open_model(args.model).to(accelerator.device)
     for path in args.domain:
         domain = load_domain(path)
         if args.baseline:
             ranks = baseline_ranks(args.baseline, domain, args.split)
             about = {"recipe": "scripts/evaluate.py", "system": args.baseline, "sources": [], "seed": 0}
         else:
-            ranks, about = model_ranks(args, domain, settings, accelerator), about_model(args)
+            about, ranks = about_model(args, domain.name), model_ranks(model, domain, args.split, settings)
         about |= {"system": args.name} if args.name else {}
         rows = result_rows(ranks, domain, args.cutoffs, split=args.split, **about)
         if accelerator.is_main_process:
@@ -69,11 +70,14 @@ def main() -> None:
     accelerator.end_training()
 
 
-def about_model(args) -> dict:
-    """What the result row says of a model: its run's name, recipe and seed, and what it was pre-trained on."""
+def about_model(args, domain: str) -> dict:
+    """What the result row says of a model: its run's name, recipe and seed, and what else it was trained on."""
     run_file = Path(args.model) / RUN_FILE
     ran = json.loads(run_file.read_text(encoding="utf-8")) if run_file.is_file() else {}
-    sources = args.sources if args.sources is not None else ran.get("sources")
+    # Fine-tuned on this very domain, its sources are those before; on another one, that one is a source too.
+    before, trained_on = ran.get("sources"), ran.get("trained_on", [])
+    known = before if trained_on == [*(before or []), domain] else ran.get("trained_on")
+    sources = args.sources if args.sources is not None else known
     if sources is None:
         raise DataError(
             f"{args.model} has no {RUN_FILE}: say with --sources what it was pre-trained on (nothing: --sources)"
@@ -87,13 +91,12 @@ def about_model(args) -> dict:
     }
 
 
-def model_ranks(args, domain: PreparedDomain, settings, accelerator: Accelerator) -> dict[str, np.ndarray]:
-    """Ranks of a saved model; refuses a catalogue it cannot read."""
-    model = open_model(args.model).to(accelerator.device)
+def model_ranks(model, domain: PreparedDomain, split: str, settings) -> dict[str, np.ndarray]:
+    """Ranks of a model; refuses a catalogue it cannot read."""
     catalog = domain.catalog()
     check_catalog(model.config, catalog)
     text = torch.from_numpy(catalog.item_table()) if model.config.uses_text else None
-    return ranks_of_split(model, domain, args.split, text, settings, model.config.max_position_embeddings)
+    return ranks_of_split(model, domain, split, text, settings, model.config.max_position_embeddings)
 
 
 def baseline_ranks(name: str, domain: PreparedDomain, split: str) -> dict[str, np.ndarray]:

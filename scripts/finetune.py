@@ -34,6 +34,7 @@ from retr_hf.stage import (
     pathway_auc_of,
     print_metrics,
     ranks_of_split,
+    require_splits,
     result_rows,
     run,
     start_run,
@@ -54,6 +55,7 @@ def finetune(recipe, domain: PreparedDomain, args) -> None:
     """One run on one domain."""
     data, settings, evaluation = recipe["data"], recipe["training"], recipe["evaluation"]
     catalog = domain.catalog()
+    require_splits(domain, "validation", *(["test"] if evaluation.test else []))
     set_seed(recipe.run.seed)
     model, sources = build_model(recipe, catalog)
     config = model.config
@@ -62,8 +64,8 @@ def finetune(recipe, domain: PreparedDomain, args) -> None:
         freeze_backbone(model)
 
     folder = RunFolder(recipe.run.output_folder(domain.name))
-    accelerator, about = start_run(recipe, folder, args)
-    if about is None:
+    accelerator = start_run(recipe, folder, args)
+    if accelerator is None:
         return
 
     sequences = TrainingSequences(
@@ -94,11 +96,6 @@ def finetune(recipe, domain: PreparedDomain, args) -> None:
         users = evaluation.validation_users
         ranks = ranks_of_split(model, domain, "validation", text, evaluation, data.max_length, users)
         return metrics_from_ranks(ranks[evaluation.validation_protocol], evaluation.cutoffs)
-
-    # Empty splits are told before the training, not after.
-    for split in ("validation", "test") if evaluation.test else ("validation",):
-        if not len(domain.split(split)):
-            raise DataError(f"{domain.path}: the {split} split is empty; users need three items (a lower --k-core?)")
 
     progress = train(
         model,

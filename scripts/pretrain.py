@@ -3,7 +3,7 @@
     python scripts/pretrain.py                                        # the synthetic world, in about a minute
     python scripts/pretrain.py recipes/pretrain/open_five.yaml seed=1 training.batch_size=256
     accelerate launch scripts/pretrain.py recipes/pretrain/open_five.yaml
-    accelerate launch --num_processes 4 --mixed_precision bf16 scripts/pretrain.py RECIPE training.mixed_precision=bf16
+    accelerate launch --num_processes 4 --mixed_precision bf16 scripts/pretrain.py RECIPE
     ACCELERATE_USE_CPU=true accelerate launch --multi_gpu --num_processes 2 scripts/pretrain.py RECIPE    # two on CPU
 
 Opens prepared domains with embeddings, leaves a model folder. An interrupted run goes on with --resume.
@@ -31,6 +31,7 @@ from retr_hf.stage import (
     is_synthetic,
     open_recipe,
     ranks_of_split,
+    require_splits,
     run,
     start_run,
 )
@@ -54,6 +55,8 @@ def main() -> None:
 
     # What is read: histories of all domains, and the text vectors of their items.
     domains = [load_domain(folder) for folder in data.domains]
+    for domain in domains:
+        require_splits(domain, "validation")
     catalogs = [domain.catalog() for domain in domains]
     encoder = common_encoder(domains, catalogs)
     tables = [catalog.item_table() for catalog in catalogs]
@@ -70,8 +73,8 @@ def main() -> None:
     model = RetrForPreTraining(config)
 
     folder = RunFolder(recipe.run.output_folder("+".join(domain.name for domain in domains)))
-    accelerator, about = start_run(recipe, folder, args)
-    if about is None:
+    accelerator = start_run(recipe, folder, args)
+    if accelerator is None:
         return
 
     # In which order.

@@ -5,7 +5,7 @@
 #   RETR_VENV=~/envs/retr scripts/quickstart.sh    an environment elsewhere
 #   scripts/quickstart.sh --fresh                  forget earlier runs of the quickstart first
 #
-# Needs Python 3.10 or newer and a package index; nothing else is downloaded. Runs from any folder and can be run again:
+# Needs Python 3.11 or newer and a package index; nothing else is downloaded. Runs from any folder and can be run again:
 # what is finished is left alone, what was interrupted goes on. PYTHON chooses the interpreter (default: python3).
 # The domains are synthetic, with a known answer: the numbers show that the code works and say nothing about shops.
 set -euo pipefail

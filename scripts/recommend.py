@@ -65,7 +65,7 @@ def draw(answer, path: str) -> None:
     if not answer.pathway:
         raise DataError("this model has no router, so there is no pathway to draw")
     keep = list(zip(*(step.keep_probabilities for step in answer.pathway), strict=True))
-    route = [[step.on_pathway for step in answer.pathway]] * len(keep)
+    route = list(zip(*(step.kept for step in answer.pathway), strict=True))
     plot_pathway([step.title for step in answer.pathway], keep, route, path, answer.items[0].title)
     print(f"pathway drawn to {path}")
 

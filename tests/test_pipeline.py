@@ -54,10 +54,18 @@ def test_pathway_is_what_the_router_decided():
     for layer in recommender.model.model.layers:
         torch.nn.init.constant_(layer.router.keep_mlp[-1].bias, -9.0)
     answer = recommender.recommend(IDS[:3])
-    assert [step.on_pathway for step in answer.pathway] == [False] * 3
+    assert [step.kept for step in answer.pathway] == [(False, False)] * 3
     assert all(alpha < 0.01 for step in answer.pathway for alpha in step.keep_probabilities)
     assert "driven by 0 of 3" in str(answer)
     assert Recommender(model("none"), RetrProcessor(catalogue(), 4)).recommend(IDS[:3]).pathway == []
+
+
+def test_every_block_shows_its_own_route():
+    recommender = Recommender(model(), RetrProcessor(catalogue(), 4))
+    for layer, bias in zip(recommender.model.model.layers, (9.0, -9.0), strict=True):
+        torch.nn.init.constant_(layer.router.keep_mlp[-1].bias, bias)
+    steps = recommender.recommend(IDS[:3]).pathway
+    assert [step.kept for step in steps] == [(True, False)] * 3 and not any(step.on_pathway for step in steps)
 
 
 def test_a_batch_equals_its_histories_one_by_one():

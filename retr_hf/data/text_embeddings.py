@@ -18,7 +18,7 @@ from safetensors.numpy import load_file, save_file
 from tqdm.auto import tqdm
 
 from ..errors import DataError
-from ..model.item_catalog import AUGMENTED_EMBEDDINGS_FILE, EMBEDDINGS_FILE, ItemCatalog
+from ..model.item_catalog import AUGMENTED_EMBEDDINGS_FILE, EMBEDDINGS_FILE, ItemCatalog, write_whole
 from .text_encoders import TextEncoder, load_encoder
 
 PARTIAL_DIR = ".item_embeddings.partial"
@@ -258,9 +258,4 @@ def _load_chunk(file: Path, shape: tuple[int, int]) -> np.ndarray | None:
 
 
 def _save(tensors: dict[str, np.ndarray], file: Path, metadata: dict[str, str] | None = None) -> None:
-    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-    try:
-        save_file(tensors, temporary, metadata)
-        os.replace(temporary, file)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_whole(file, lambda path: save_file(tensors, path, metadata))

@@ -210,15 +210,17 @@ class ItemCatalog:
         folder.mkdir(parents=True, exist_ok=True)
         table = pa.table({_ITEM_ID: self._ids, _TEXT: self._texts})
         about = {"format": CATALOG_FORMAT, "num_items": len(self), "hash": self.hash}
-        _write(folder / ITEMS_FILE, lambda path: pq.write_table(table, path))
-        _write(folder / CATALOG_FILE, lambda path: path.write_text(json.dumps(about, indent=2) + "\n", "utf-8"))
+        write_whole(folder / ITEMS_FILE, lambda path: pq.write_table(table, path))
+        write_whole(folder / CATALOG_FILE, lambda path: path.write_text(json.dumps(about, indent=2) + "\n", "utf-8"))
         for name, vectors in (
             (EMBEDDINGS_FILE, self.embeddings),
             (AUGMENTED_EMBEDDINGS_FILE, self.augmented_embeddings),
         ):
             if vectors is not None:
                 tensors = {_EMBEDDINGS: np.ascontiguousarray(vectors)}
-                _write(folder / name, lambda path, t=tensors: save_file(t, path, metadata=self.embeddings_metadata))
+                write_whole(
+                    folder / name, lambda path, t=tensors: save_file(t, path, metadata=self.embeddings_metadata)
+                )
 
     def _read_vectors(self, path: Path) -> tuple[np.ndarray, dict[str, str]]:
         with safe_open(path, framework="numpy") as file:
@@ -274,7 +276,8 @@ def _padded(vectors: np.ndarray, num_items: int, name: str) -> np.ndarray:
     return table
 
 
-def _write(path: Path, write: Callable[[Path], object]) -> None:
+def write_whole(path: Path, write: Callable[[Path], object]) -> None:
+    """Lets ``write`` make a file under a temporary name and puts it in place: whole or not at all."""
     partial = path.with_name(f".{path.name}.partial")
     try:
         partial.touch()

@@ -128,7 +128,7 @@ class PathwayRouter(nn.Module):
         super().__init__()
         inner = router_hidden_size or max(1, hidden_size // 4)
         self.context, self.hierarchical = context, hierarchical
-        self.gumbel, self.temperature = gumbel, temperature
+        self.temperature = temperature
         self.omega_activation = OMEGA_ACTIVATIONS[omega_activation]
         self.init_keep, self.sampling = init_keep, sampling
         self.context_mlp = self._mlp(hidden_size, inner, hidden_size)

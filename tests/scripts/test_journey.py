@@ -191,6 +191,9 @@ def test_a_pretrained_start_must_fit(world, tmp_path, monkeypatch, capsys):
     assert all(row.sources == ["camping"] for row in rows)
     script(monkeypatch, "evaluate.py", "runs/again", world / "camping", "--cutoffs", 10, "--results", "measured.jsonl")
     assert [row.metrics for row in read_rows("measured.jsonl")] == [row.metrics for row in rows]
+    script(monkeypatch, "evaluate.py", "runs/first", world / "camping",
+           "--results", "first.jsonl")  # fmt: skip
+    assert all(row.sources == [] for row in read_rows("first.jsonl"))  # fine-tuned here, trained on nothing before
     capsys.readouterr()
     assert "another recipe" in fails(
         monkeypatch, capsys, "finetune.py", again, "seed=7", "data.max_length=4", "--resume"
