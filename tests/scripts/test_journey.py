@@ -232,7 +232,7 @@ def test_mistakes_are_told_in_words(world, cycle, tmp_path, monkeypatch, capsys)
     embed_catalog(world / "sewing", "hashing:32", progress=False, overwrite=True)
     overrides = [f"data.domains=[{world / 'garden'},{world / 'sewing'}]", "model.router_context=causal"]
     assert "one encoder in all domains" in fails(monkeypatch, capsys, "pretrain.py", recipe, *overrides)
-    assert "make one with" in fails(monkeypatch, capsys, "evaluate.py", tmp_path, tmp_path)
+    assert "make one with" in fails(monkeypatch, capsys, "evaluate.py", "--baseline", "popularity", tmp_path)
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "recipes").rglob("*.yaml")), ids=lambda path: path.stem)
