@@ -18,6 +18,7 @@ from transformers.utils import logging as transformers_logging
 from retr_hf.data.collators import NextItemCollator
 from retr_hf.data.domain import PreparedDomain, load_domain
 from retr_hf.data.mixture import Batches, Mixture
+from retr_hf.data.ragged import layout_named
 from retr_hf.data.training_sequences import TrainingSequences
 from retr_hf.errors import DataError
 from retr_hf.evaluation.metrics import metrics_from_ranks
@@ -75,7 +76,7 @@ def finetune(recipe, domain: PreparedDomain, args) -> None:
         domain.num_items,
         config.every_step,
         negatives=config.objective == "bpr",
-        pack_width=data.max_length if settings.pack else None,
+        lay_out=layout_named(settings.layout, data.max_length),
     )
     batches = Batches(
         sequences,

@@ -19,6 +19,7 @@ from accelerate.utils import parse_flag_from_env, set_seed
 from retr_hf.data.collators import PreTrainingCollator, TextTables
 from retr_hf.data.domain import load_domain
 from retr_hf.data.mixture import Batches, Mixture
+from retr_hf.data.ragged import layout_named
 from retr_hf.data.training_sequences import TrainingSequences
 from retr_hf.evaluation.metrics import metrics_from_ranks
 from retr_hf.model.configuration_retr import RetrConfig
@@ -91,7 +92,7 @@ def main() -> None:
         None if word_drop is None else TextTables(word_drop),
         config.every_step,
         views=config.sequence_loss_weight > 0,
-        pack_width=data.max_length if settings.pack else None,
+        lay_out=layout_named(settings.layout, data.max_length),
     )
     batches = Batches(
         sequences,

@@ -5,14 +5,15 @@ of sequences that this process reads; ``counts`` tells what the losses are divid
 Sequences hold global item ids (``TrainingSequences``), history and targets together.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from .ragged import Layout, RaggedBatch, one_per_row, pack_rows
+from .ragged import Layout, RaggedBatch, one_per_row
 from .schema import PADDING_INDEX
 
 IGNORED = -100  # label of a step that is no target
+LayOut = Callable[[np.ndarray], Layout]  # lengths -> places: one_per_row, group_by_length, or pack_rows at a width
 
 
 class TextTables:
@@ -44,19 +45,20 @@ class NextItemCollator:
     Args:
         num_items: items of the catalogue.
         every_step: every item after the first is a target; otherwise the last one alone.
-        pack_width: pack histories into rows of this width; None gives each history its own row.
+        lay_out: where histories lie in rows.
     """
 
-    def __init__(self, num_items: int, every_step: bool = True, negatives: bool = False, pack_width: int | None = None):
+    def __init__(self, num_items: int, every_step: bool = True, negatives: bool = False, lay_out: LayOut = one_per_row):
         self.num_items, self.every_step, self.negatives = num_items, every_step, negatives
-        self.pack_width = pack_width
+        self.lay_out = lay_out
 
     def __call__(self, whole: RaggedBatch, rng: np.random.Generator, mine: slice) -> dict[str, np.ndarray]:
-        """-> input_ids, attention_mask, labels [R, W], with packing position_ids, with negatives negative_ids."""
+        """-> input_ids, attention_mask, labels [R, W], with packing position_ids, with groups length_groups, with
+        negatives negative_ids."""
         negatives = self._draw_negatives(whole, rng) if self.negatives else None
         batch = whole.select(mine)
         inputs, targets = _inputs_and_targets(batch)
-        rows = _Rows(inputs, self.pack_width)
+        rows = _Rows(inputs, self.lay_out)
         arrays = rows.arrays()
         labels = targets.tokens if self.every_step else _last_only(targets)
         arrays["labels"] = rows.place(labels, IGNORED)
@@ -103,17 +105,17 @@ class PreTrainingCollator:
         word_drop_tables: TextTables | None = None,
         every_step: bool = True,
         views: bool = True,
-        pack_width: int | None = None,
+        lay_out: LayOut = one_per_row,
         drop: float = 0.2,
         item_drop_batches: float = 0.9,
     ):
         self.tables, self.word_drop_tables = tables, word_drop_tables
-        self.every_step, self.views, self.pack_width = every_step, views, pack_width
+        self.every_step, self.views, self.lay_out = every_step, views, lay_out
         self.drop, self.item_drop_batches = drop, item_drop_batches
 
     def __call__(self, whole: RaggedBatch, rng: np.random.Generator, mine: slice) -> dict[str, np.ndarray]:
         """-> input_ids, attention_mask, labels [R, W], text_embeddings [M, T], table_item_ids [M], sequence_ends [S],
-        with packing position_ids, with views view_* of the same kind."""
+        with packing position_ids, with groups length_groups, with views view_* of the same kind."""
         by_item = self.word_drop_tables is None or rng.random() < self.item_drop_batches
         chosen = rng.random(len(whole.tokens)) < self.drop
         batch = whole.select(mine)
@@ -123,7 +125,7 @@ class PreTrainingCollator:
         ids, table_rows = np.concatenate([[PADDING_INDEX], ids]), table_rows + 1
         text = self.tables.rows(ids)
         inputs, targets = _inputs_and_targets(RaggedBatch(table_rows, batch.lengths))
-        rows = _Rows(inputs, self.pack_width)
+        rows = _Rows(inputs, self.lay_out)
         arrays = rows.arrays()
         arrays["labels"] = rows.place(targets.tokens if self.every_step else _last_only(targets), IGNORED)
         arrays["sequence_ends"] = rows.ends()
@@ -140,7 +142,7 @@ class PreTrainingCollator:
                 view = RaggedBatch(tokens, inputs.lengths)
                 text = np.concatenate([text, self.word_drop_tables.rows(ids[dropped])])
                 ids = np.concatenate([ids, np.full(len(dropped), PADDING_INDEX)])
-            view_rows = _Rows(view, self.pack_width)
+            view_rows = _Rows(view, self.lay_out)
             arrays.update({f"view_{name}": array for name, array in view_rows.arrays().items()})
             arrays["view_sequence_ends"] = view_rows.ends()
         return arrays | {"text_embeddings": text, "table_item_ids": ids}
@@ -152,11 +154,10 @@ class PreTrainingCollator:
 
 
 class _Rows:
-    """Sequences placed in rows [R, W], packed or one a row."""
+    """Sequences placed in rows [R, W]."""
 
-    def __init__(self, batch: RaggedBatch, pack_width: int | None):
-        self.batch, self.packed = batch, pack_width is not None
-        self.layout: Layout = pack_rows(batch.lengths, pack_width) if self.packed else one_per_row(batch.lengths)
+    def __init__(self, batch: RaggedBatch, lay_out: LayOut):
+        self.batch, self.layout = batch, lay_out(batch.lengths)
         self.places = self.layout.places(batch.lengths)
 
     def place(self, values: np.ndarray, fill: int) -> np.ndarray:
@@ -169,13 +170,15 @@ class _Rows:
         """[S] flat place of each sequence's last token."""
         return self.layout.ends(self.batch.lengths)
 
-    def arrays(self) -> dict[str, np.ndarray]:
-        """input_ids and attention_mask, and position_ids where rows are packed."""
+    def arrays(self) -> dict[str, np.ndarray | tuple]:
+        """input_ids and attention_mask, position_ids where rows are packed, length_groups where there are groups."""
         arrays = {
             "input_ids": self.place(self.batch.tokens, PADDING_INDEX),
             "attention_mask": self.place(np.ones_like(self.batch.tokens), 0),
         }
-        if self.packed:
+        if self.layout.groups is not None:
+            arrays["length_groups"] = self.layout.groups
+        if self.layout.packed:
             nth = np.arange(len(self.batch.tokens)) - np.repeat(self.batch.first, self.batch.lengths)
             arrays["position_ids"] = self.place(nth, 0)
         return arrays

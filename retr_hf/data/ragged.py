@@ -1,6 +1,8 @@
 """Sequences of different lengths, laid end to end: gathering them, and packing them into rows without padding."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -44,11 +46,15 @@ class Layout:
 
     row, column: [S] place of each sequence's first token.
     shape: (R, W).
+    groups: (sequences, columns) of each group of the one row, in their order, or None.
+    packed: whether a row may hold several sequences that are in no groups.
     """
 
     row: np.ndarray
     column: np.ndarray
     shape: tuple[int, int]
+    groups: tuple[tuple[int, int], ...] | None = None
+    packed: bool = False
 
     def places(self, lengths: np.ndarray) -> np.ndarray:
         """Flat index (row * W + column) of every token of every sequence, end to end: [total]."""
@@ -94,4 +100,36 @@ def pack_rows(lengths: np.ndarray, width: int) -> Layout:
         row[members] = rows
         column[members] = (width - free)[rows] + nth * length
         free = free - used * length
-    return Layout(row, column, (len(free), width))
+    return Layout(row, column, (len(free), width), packed=True)
+
+
+def group_by_length(lengths: np.ndarray, waste: float = 0.04) -> Layout:
+    """One row of groups of sequences of like length, longest first, each padded to its own longest.
+
+    Starts with a group a length and merges the neighbours that cost least, as long as at most the share ``waste`` of
+    the places is padding: few groups, little padding. The loop runs over distinct lengths, not over sequences.
+    """
+    distinct, group, counts = np.unique(-lengths, return_inverse=True, return_counts=True)
+    columns, counts, first = -distinct, counts.copy(), np.arange(len(distinct))
+    spare = lengths.sum() * waste / (1 - waste)
+    while len(columns) > 1:
+        cost = counts[1:] * (columns[:-1] - columns[1:])
+        cheapest = int(cost.argmin())
+        if cost[cheapest] > spare:
+            break
+        spare -= cost[cheapest]
+        counts[cheapest] += counts[cheapest + 1]
+        columns, counts, first = (np.delete(part, cheapest + 1) for part in (columns, counts, first))
+    group = np.searchsorted(first, group, side="right") - 1  # [S] each sequence's merged group
+    order = np.argsort(group, kind="stable")
+    sizes = counts * columns
+    nth = np.arange(len(lengths)) - np.repeat(np.cumsum(counts) - counts, counts)
+    column = np.empty_like(lengths)
+    column[order] = np.repeat(np.cumsum(sizes) - sizes, counts) + nth * np.repeat(columns, counts)
+    groups = tuple(zip(counts.tolist(), columns.tolist(), strict=True))
+    return Layout(np.zeros_like(lengths), column, (1, int(sizes.sum())), groups)
+
+
+def layout_named(name: str, width: int) -> Callable[[np.ndarray], Layout]:
+    """``"grouped"``, ``"packed"`` into rows of ``width``, or ``"padded"``: a function from lengths to a layout."""
+    return {"grouped": group_by_length, "packed": partial(pack_rows, width=width), "padded": one_per_row}[name]

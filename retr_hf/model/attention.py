@@ -1,54 +1,114 @@
 """The attention slot: one written contract, and a table from name to class.
 
-Contract. An attention is a module built as ``cls(config, layer_idx)`` and called as
+Contract. An attention is a module built as ``cls(config, layer_idx)`` that owns W_Q, W_K, W_V and W_O and says two
+things: what each token brings, and how tokens of one sequence mix.
 
-    output, weights, auxiliary = attention(query_tokens, key_tokens, context, route, **kwargs)
+    query, *keys = attention.project(query_tokens, key_tokens, route)
 
-    query_tokens  [B, M, d]  tokens that ask (M = N in training; a suffix of the row when serving)
-    key_tokens    [B, N, d]  tokens that answer
-    context       SequenceContext: the layout of the rows, the mask, and what some attentions need beside
-                  the tokens (times, marks)
+    query_tokens  [B, M, d]  tokens that ask
+    key_tokens    [B, N, d]  tokens that answer, or None where they have been projected before
     route         [B, M] in {0, 1} or None
-    output        [B, M, d]  after W_O; dropout, residual and layer norm are the body's
-    weights       [B, h, M, N] attention weights, or None where the kernel does not give them
+    query, keys   [B, M, ·], [B, N, ·]  token by token: nothing mixes here, so keys may be kept from call to call
+
+    mixed, weights, auxiliary = attention.mix(query, *keys, context, **kwargs)
+
+    query, keys   [S, M, ·], [S, N, ·]  one sequence a row; M = N, or M = 1: one token a sequence asks
+    context       SequenceContext of these rows: the mask, and what some attentions need beside the tokens
+    mixed         [S, M, d]  before W_O (``o_proj``); dropout, residual and layer norm are the body's
+    weights       [S, h, M, N] attention weights, or None where the kernel does not give them
     auxiliary     dict name -> scalar: loss terms of this attention (empty for most); the heads add them up
 
-The module owns W_Q, W_K, W_V and W_O. The router enters as ONE line: multiply the complete query vector, bias and query
-positions included, by R_t before it meets any key. Keys and values are never gated, and the residual adds the ungated
-input. What every tenant must fulfil is in ``tests/model/test_contract.py``: causality, padding, R = 0, R = 1, prefix
-equality, finite gradients.
+The base class calls ``mix`` once a rectangle of the layout (sequence_layout.py), so a tenant never sees more than rows
+of sequences, padded on the right at most; only packed rows come with a mask that says what belongs together.
+
+The router enters as ONE line: multiply the complete query vector, bias and query positions included, by R_t before it
+meets any key. Keys and values are never gated, and the residual adds the ungated input. What every tenant must fulfil
+is in ``tests/model/test_contract.py``: causality, padding, R = 0, R = 1, prefix equality, finite gradients.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from .configuration_retr import RetrConfig
-from .pathway import SequenceLayout
+from .dropout import dropout as cheap_dropout
+from .sequence_layout import SequenceLayout
 
 
 @dataclass
 class SequenceContext:
     """What an attention may know about the rows beside their tokens.
 
-    layout: SequenceLayout, the real tokens and, in packed rows, the bounds of each sequence.
-    attention_mask: made by transformers for the chosen kernel (4-D, a block mask, or None for plain causal).
+    layout: SequenceLayout, the real tokens and where sequences lie.
+    attention_mask: bool [S or 1, 1, M, N], True where a query sees a key, or one made by transformers for the chosen
+        kernel; None means plain causal.
+    ends: ascending flat place [S] of the one token a sequence that asks; None means all ask.
     times: int64 [B, N] seconds, or None.
     marks: [B, N] event types, or None.
     """
 
     layout: SequenceLayout
     attention_mask: torch.Tensor | None = None
+    ends: torch.Tensor | None = None
     times: torch.Tensor | None = None
     marks: torch.Tensor | None = None
+
+    def rectangles(self) -> list["SequenceContext"]:
+        """The context of each rectangle of the layout."""
+        if self.layout.groups is None and self.ends is None:
+            return [self]
+        valid = self.layout.rectangles(self.layout.valid)
+        times = [None] * len(valid) if self.times is None else self.layout.rectangles(self.times)
+        marks = [None] * len(valid) if self.marks is None else self.layout.rectangles(self.marks)
+        masks = [None] * len(valid)
+        if self.ends is not None:
+            masks = [mask.unsqueeze(1) for mask in self.layout.visible("causal", self.ends)]
+        return [
+            replace(self, layout=SequenceLayout(valid[nth]), attention_mask=masks[nth], ends=None, times=times[nth],
+                    marks=marks[nth])
+            for nth in range(len(valid))
+        ]  # fmt: skip
 
 
 class PathwayAttention(nn.Module):
     """Base of every tenant of the slot; see the contract above."""
 
     is_causal = True
+
+    def project(self, query_tokens, key_tokens, route=None) -> tuple[torch.Tensor, ...]:
+        """Token by token; see the contract."""
+        raise NotImplementedError
+
+    def mix(self, query, *keys, context: SequenceContext, **kwargs):
+        """Sequence by sequence; see the contract."""
+        raise NotImplementedError
+
+    def forward(
+        self,
+        query_tokens: torch.Tensor,
+        key_tokens: torch.Tensor,
+        context: SequenceContext,
+        route: torch.Tensor | None = None,
+        **kwargs,
+    ) -> tuple[torch.Tensor, torch.Tensor | None, dict[str, torch.Tensor]]:
+        """Rows [B, N, d] of any layout -> (output of their shape, weights, auxiliary).
+
+        With ``context.ends`` query_tokens are those tokens [1, S, d]. Weights come for one rectangle only.
+        """
+        layout = context.layout
+        query, *keys = self.project(query_tokens, key_tokens, route)
+        queries = layout.rectangles(query) if context.ends is None else layout.askers(query)
+        mixed, auxiliary = [], {}
+        for own_query, *own_keys, own_context in zip(
+            queries, *(layout.rectangles(key) for key in keys), context.rectangles(), strict=True
+        ):
+            states, weights, terms = self.mix(own_query, *own_keys, context=own_context, **kwargs)
+            mixed.append(states)
+            auxiliary |= {name: auxiliary.get(name, 0) + term for name, term in terms.items()}
+        output = self.o_proj(layout.join(mixed, query_tokens.shape))
+        return output, weights if len(mixed) == 1 else None, auxiliary
 
 
 class FullAttention(PathwayAttention):
@@ -74,44 +134,53 @@ class FullAttention(PathwayAttention):
         self.v_proj = nn.Linear(config.hidden_size, config.hidden_size)
         self.o_proj = nn.Linear(config.hidden_size, config.hidden_size)
 
-    def forward(
-        self,
-        query_tokens: torch.Tensor,
-        key_tokens: torch.Tensor,
-        context: SequenceContext,
-        route: torch.Tensor | None = None,
-        **kwargs,
-    ) -> tuple[torch.Tensor, torch.Tensor | None, dict[str, torch.Tensor]]:
-        """See the contract at the top of the file for shapes."""
+    def project(self, query_tokens, key_tokens, route=None) -> tuple[torch.Tensor, ...]:
+        """Q [B, M, d], and K and V [B, N, d] where there are key tokens."""
         query = self.q_proj(query_tokens)
         if route is not None:
             query = query * route.unsqueeze(-1).to(query.dtype)  # (7), the only place the route enters
+        return (query,) if key_tokens is None else (query, self.k_proj(key_tokens), self.v_proj(key_tokens))
+
+    def mix(self, query, key, value, context: SequenceContext, **kwargs):
+        """query [S, M, d], key and value [S, N, d] -> ([S, M, d], weights or None, {})."""
 
         def heads(states: torch.Tensor) -> torch.Tensor:
-            return states.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)  # [B, h, N, d/h]
+            return states.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)  # [S, h, N, d/h]
 
-        attend = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention)
+        dropout = self.config.attention_dropout if self.training else 0.0
+        kernel = self.config._attn_implementation
+        if kernel == "sdpa" and dropout and query.device.type == "cpu" and not torch.compiler.is_compiling():
+            kernel = "eager"  # torch's own would leave its fast path for dropout, and draw it slowly
+        attend = ALL_ATTENTION_FUNCTIONS.get_interface(kernel, eager_attention)
         output, weights = attend(
             self,
             heads(query),
-            heads(self.k_proj(key_tokens)),
-            heads(self.v_proj(key_tokens)),
+            heads(key),
+            heads(value),
             context.attention_mask,
-            dropout=self.config.attention_dropout if self.training else 0.0,
+            dropout=dropout,
             scaling=self.scaling,
             **kwargs,
         )
-        return self.o_proj(output.flatten(2)), weights, {}
+        return output.flatten(2), weights, {}
 
 
 def eager_attention(module, query, key, value, attention_mask, scaling, dropout=0.0, **kwargs):
-    """Plain softmax attention; query, key, value [B, h, N, d/h] -> ([B, N, h, d/h], weights [B, h, N, N])."""
-    logits = query @ key.transpose(-1, -2) * scaling
-    if attention_mask is not None:
-        logits = logits + attention_mask
-    weights = nn.functional.softmax(logits, dim=-1, dtype=torch.float32).to(query.dtype)
-    weights = nn.functional.dropout(weights, p=dropout, training=module.training)
-    return (weights @ value).transpose(1, 2).contiguous(), weights
+    """Plain softmax attention; query [B, h, M, d/h], key, value [B, h, N, d/h] -> ([B, M, h, d/h], weights).
+
+    attention_mask: bool (True sees) or additive, [B or 1, 1, M, N]; None means causal, M = N.
+    """
+    logits = (query * scaling) @ key.transpose(-1, -2)
+    if attention_mask is None:
+        length = query.shape[-2]
+        attention_mask = torch.ones(length, length, dtype=torch.bool, device=query.device).tril()
+    if attention_mask.dtype == torch.bool:
+        # The lowest number and not -inf: a row that sees nothing (padding) becomes uniform and not NaN.
+        floor = torch.finfo(logits.dtype).min
+        attention_mask = torch.zeros_like(attention_mask, dtype=logits.dtype).masked_fill(~attention_mask, floor)
+    weights = nn.functional.softmax(logits + attention_mask, dim=-1, dtype=torch.float32).to(query.dtype)
+    weights = cheap_dropout(weights, dropout, module.training)
+    return (weights @ value).transpose(1, 2), weights
 
 
 ATTENTIONS: dict[str, type[PathwayAttention]] = {"full": FullAttention}

@@ -9,9 +9,11 @@ i, the whole catalogue). Row 0 is padding. In training the table holds the batch
 encoded once; ``item_embeddings`` [M, d], already encoded, skips even that.
 
 Rows. A row holds one history, padded on either side under ``attention_mask``; or, with explicit ``position_ids``,
-several histories packed one after the other, each starting at position 0 (padding: position 0, one token a sequence).
+several histories packed one after the other, each starting at position 0 (padding: position 0, one token a sequence);
+or, with ``length_groups``, one long row [1, T] holds groups of histories of like length: the fastest way to train.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -27,8 +29,10 @@ from transformers.utils.output_capturing import capture_outputs
 
 from .attention import ATTENTIONS, PathwayAttention, SequenceContext
 from .configuration_retr import RetrConfig
+from .dropout import Dropout
 from .item_encoder import MixtureOfExpertsAdaptor
-from .pathway import PathwayRouter, RandomRouter, SequenceLayout
+from .pathway import PathwayRouter, RandomRouter, pick
+from .sequence_layout import SequenceLayout
 
 
 @dataclass
@@ -84,18 +88,26 @@ class RetrLayer(GradientCheckpointingLayer):
         self.act_fn = ACT2FN[config.hidden_act]
         self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size)
         self.ffn_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.dropout = nn.Dropout(config.hidden_dropout)
+        self.dropout = Dropout(config.hidden_dropout)
 
     def forward(self, hidden_states, route, context: SequenceContext, route_generator=None, **kwargs):
-        """hidden_states [B, N, d], route [B, N] or None -> (hidden_states, Routing or None, auxiliary losses)."""
+        """hidden_states [B, N, d], route [B, N] or None -> (hidden_states, Routing or None, auxiliary losses).
+
+        With ``context.ends`` [S] only those tokens come out, [1, S, d]: the others answer, but do not ask.
+        """
         routing = None
         if self.router is not None:
-            routing = self.router(hidden_states, route, context.layout, route_generator)
+            routing = self.router(hidden_states, route, context.layout, route_generator, context.ends)
             route = routing.route
-        attended, _, auxiliary = self.self_attn(hidden_states, hidden_states, context, route, **kwargs)
-        hidden_states = self.attention_norm(hidden_states + self.dropout(attended))
+        asking = hidden_states if context.ends is None else pick(hidden_states, context.ends)
+        attended, _, auxiliary = self.self_attn(asking, hidden_states, context, route, **kwargs)
+        return self.finish(asking, attended), routing, auxiliary
+
+    def finish(self, hidden_states, attended):
+        """What follows the attention, token by token: hidden_states and attended [..., d] -> [..., d]."""
+        hidden_states = self.attention_norm(self.dropout(attended, hidden_states))
         inner = self.down_proj(self.act_fn(self.up_proj(hidden_states)))
-        return self.ffn_norm(hidden_states + self.dropout(inner)), routing, auxiliary
+        return self.ffn_norm(self.dropout(inner, hidden_states))
 
 
 class RetrPreTrainedModel(PreTrainedModel):
@@ -137,7 +149,7 @@ class RetrModel(RetrPreTrainedModel):
             self.item_adaptor = MixtureOfExpertsAdaptor(config)
         self.embed_positions = nn.Embedding(config.max_position_embeddings, config.hidden_size)
         self.input_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps) if config.input_norm else None
-        self.dropout = nn.Dropout(config.hidden_dropout)
+        self.dropout = Dropout(config.hidden_dropout)
         self.layers = nn.ModuleList(RetrLayer(config, layer_idx) for layer_idx in range(config.num_hidden_layers))
         self.post_init()
 
@@ -190,6 +202,8 @@ class RetrModel(RetrPreTrainedModel):
         item_embeddings: torch.FloatTensor | None = None,
         times: torch.LongTensor | None = None,
         marks: torch.Tensor | None = None,
+        length_groups: Sequence[tuple[int, int]] | None = None,
+        sequence_ends: torch.LongTensor | None = None,
         output_routes: bool | None = None,
         route_generator: torch.Generator | None = None,
         **kwargs,
@@ -201,12 +215,15 @@ class RetrModel(RetrPreTrainedModel):
         position_ids: [B, N]; pass it for packed rows only (see the top of the file).
         text_embeddings, table_item_ids, item_embeddings: the item table (see the top of the file).
         times, marks: [B, N], for attentions that read them.
+        length_groups: (S, n) of each group of the row [1, T]: S histories of n columns, padded on the right.
+        sequence_ends: [S] flat place (row * N + column) of one token of each history. The last block computes these
+            alone, and last_hidden_state is [S, 1, d], in their order. Costs about half a block less.
         output_routes: return routes, keep_probabilities and omegas.
         route_generator: source of the routes' noise; None means torch's own.
 
         Raises:
             ValueError: both or neither of input_ids and inputs_embeds; a history longer than
-                ``max_position_embeddings``; an item table that does not fit the config.
+                ``max_position_embeddings``; groups that do not fit the row; an item table that does not fit the config.
         """
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("pass exactly one of input_ids and inputs_embeds")
@@ -215,55 +232,38 @@ class RetrModel(RetrPreTrainedModel):
                 item_embeddings = self.encode_items(table_item_ids, text_embeddings)
             inputs_embeds = nn.functional.embedding(input_ids, item_embeddings)
 
-        packed = position_ids is not None
-        if packed and "flash" in self.config._attn_implementation:
-            raise ValueError(
-                "packed rows need sdpa, eager or flex attention: set training.pack=false, or another kernel"
-            )
         if route_generator is not None and self.training and self.is_gradient_checkpointing:
             raise ValueError("gradient checkpointing draws the routes twice: leave route_generator out")
-        if attention_mask is None:
-            attention_mask = torch.ones(inputs_embeds.shape[:2], dtype=torch.long, device=inputs_embeds.device)
-            full = not packed
-        else:
-            full = False
-        valid = attention_mask.bool()
-        if packed:
-            layout = SequenceLayout.from_positions(position_ids, valid)
-        else:
-            if inputs_embeds.shape[1] > self.config.max_position_embeddings:
-                raise ValueError(
-                    f"histories of {inputs_embeds.shape[1]} items, the model reads "
-                    f"{self.config.max_position_embeddings}: keep the most recent ones (RetrProcessor does)"
-                )
-            layout = SequenceLayout(valid)
-            position_ids = (attention_mask.long().cumsum(1) - 1).clamp(min=0)
-
+        layout, position_ids, mask = self._lay_out(inputs_embeds, attention_mask, position_ids, length_groups)
         hidden_states = inputs_embeds + self.embed_positions(position_ids)  # X = E[i] + P
         if self.input_norm is not None:
             hidden_states = self.input_norm(hidden_states)
         hidden_states = self.dropout(hidden_states)
 
-        mask = create_causal_mask(
-            config=self.config,
-            inputs_embeds=hidden_states,
-            # transformers reads packed rows from the positions alone; their padding is sequences of its own.
-            attention_mask=None if packed or full else attention_mask,
-            past_key_values=None,
-            position_ids=position_ids if packed else None,
-        )
-        context = SequenceContext(layout, mask, times, marks)
+        if output_routes is None:
+            output_routes = getattr(self.config, "output_routes", False)
+        context = SequenceContext(layout, mask, times=times, marks=marks)
+        ends = order = None
+        if sequence_ends is not None:
+            ends, order = sequence_ends.sort()
+            # Kernels without a mask of our own, packed rows and shown routes want all tokens in the last block too.
+            early = self.config._attn_implementation in ("sdpa", "eager") and not layout.packed and not output_routes
+            last_context = SequenceContext(layout, ends=ends, times=times, marks=marks) if early else context
         routings, auxiliaries = [], []
         route = None
         for layer in self.layers:
+            if ends is not None and layer is self.layers[-1]:
+                context = last_context
             hidden_states, routing, auxiliary = layer(hidden_states, route, context, route_generator, **kwargs)
             auxiliaries.extend(auxiliary.values())
             if routing is not None:
                 route = routing.route
                 routings.append(routing)
+        if ends is not None:
+            if context.ends is None:
+                hidden_states = pick(hidden_states, ends)
+            hidden_states = hidden_states[0].index_select(0, order.argsort()).unsqueeze(1)
 
-        if output_routes is None:
-            output_routes = getattr(self.config, "output_routes", False)
         shown = zip(*routings, strict=True) if output_routes and routings else (None, None, None)
         routes, keep_probabilities, omegas = shown
         return RetrModelOutput(
@@ -274,6 +274,51 @@ class RetrModel(RetrPreTrainedModel):
             auxiliary_loss=sum(auxiliaries) if auxiliaries else None,
             item_embeddings=item_embeddings,
         )
+
+    def _lay_out(self, inputs_embeds, attention_mask, position_ids, length_groups):
+        """(SequenceLayout, position_ids [B, N], mask for the kernel or None) of the rows."""
+        length, device = inputs_embeds.shape[1], inputs_embeds.device
+        full = attention_mask is None
+        if full:
+            attention_mask = torch.ones(inputs_embeds.shape[:2], dtype=torch.long, device=device)
+        valid = attention_mask.bool()
+        if length_groups is not None:
+            groups = tuple((int(count), int(columns)) for count, columns in length_groups)
+            if len(inputs_embeds) != 1 or sum(count * columns for count, columns in groups) != length:
+                raise ValueError(
+                    f"length_groups {groups} hold {sum(count * columns for count, columns in groups)} tokens: expected "
+                    f"one row of as many, came {list(inputs_embeds.shape[:2])}"
+                )
+            self._check_length(max(columns for _, columns in groups))
+            positions = [torch.arange(columns, device=device).repeat(count) for count, columns in groups]
+            return SequenceLayout(valid, groups=groups), torch.cat(positions).unsqueeze(0), None
+        packed = position_ids is not None
+        if packed:
+            if "flash" in self.config._attn_implementation:
+                raise ValueError(
+                    "packed rows need sdpa, eager or flex attention: set training.layout=grouped, or another kernel"
+                )
+            layout = SequenceLayout.from_positions(position_ids, valid)
+        else:
+            self._check_length(length)
+            layout = SequenceLayout(valid)
+            position_ids = (attention_mask.long().cumsum(1) - 1).clamp(min=0)
+        mask = create_causal_mask(
+            config=self.config,
+            inputs_embeds=inputs_embeds,
+            # transformers reads packed rows from the positions alone; their padding is sequences of its own.
+            attention_mask=None if packed or full else attention_mask,
+            past_key_values=None,
+            position_ids=position_ids if packed else None,
+        )
+        return layout, position_ids, mask
+
+    def _check_length(self, length: int) -> None:
+        if length > self.config.max_position_embeddings:
+            raise ValueError(
+                f"histories of {length} items, the model reads {self.config.max_position_embeddings}: keep the most "
+                "recent ones (RetrProcessor does)"
+            )
 
 
 def last_positions(attention_mask: torch.Tensor) -> torch.Tensor:

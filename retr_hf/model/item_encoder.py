@@ -9,6 +9,7 @@ from torch import nn
 from transformers import initialization as init
 
 from .configuration_retr import RetrConfig
+from .dropout import Dropout
 
 
 class MixtureOfExpertsAdaptor(nn.Module):
@@ -32,7 +33,7 @@ class MixtureOfExpertsAdaptor(nn.Module):
         self.centers = nn.Parameter(torch.zeros(config.num_experts, config.text_size))  # b_e
         self.gate = nn.Linear(config.text_size, config.num_experts, bias=False)  # W_g
         self.gate_noise = nn.Linear(config.text_size, config.num_experts, bias=False)  # W_n
-        self.dropout = nn.Dropout(config.adaptor_dropout)
+        self.dropout = Dropout(config.adaptor_dropout)
 
     def forward(self, text_embeddings: torch.Tensor) -> torch.Tensor:
         """text_embeddings [M, T] -> [M, d]."""

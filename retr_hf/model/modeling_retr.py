@@ -6,6 +6,7 @@ Axis letters: B rows of a batch, N length, d width, L blocks, M rows of an item 
 What ``input_ids``, the item table and packed rows are is told at the top of body_retr.py.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -97,15 +98,36 @@ class _Head(RetrPreTrainedModel):
             return nn.functional.normalize(item_embeddings, dim=-1, eps=NORM_FLOOR)
         return item_embeddings
 
-    def encode_users(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, **inputs) -> torch.Tensor:
-        """Query vectors [B, d] after the last item of each history; inputs as for ``RetrModel.forward``."""
-        return self._last_queries(self.model(input_ids, attention_mask, **inputs).last_hidden_state, attention_mask)
+    def encode_users(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        sequence_ends: torch.Tensor | None = None,
+        **inputs,
+    ) -> torch.Tensor:
+        """Query vectors [B, d] after the last item of each history; inputs as for ``RetrModel.forward``.
+
+        sequence_ends: [S] where the histories end, in packed or grouped rows; the result is [S, d].
+        """
+        if sequence_ends is None:
+            rows = torch.arange(len(attention_mask), device=attention_mask.device)
+            sequence_ends = rows * attention_mask.shape[1] + last_positions(attention_mask)
+        outputs = self.model(input_ids, attention_mask, sequence_ends=sequence_ends, **inputs)
+        return self.query_vectors(outputs.last_hidden_state.squeeze(1))
 
     def _last_queries(self, hidden_states: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:
         if attention_mask is None:
             return self.query_vectors(hidden_states[:, -1])
         rows = torch.arange(len(hidden_states), device=hidden_states.device)
         return self.query_vectors(hidden_states[rows, last_positions(attention_mask)])
+
+    def _steps_and_targets(self, hidden_states, labels) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Queries [T, d] of the steps that have a target, the targets [T], and the steps' flat places [T]."""
+        labels = labels.flatten()
+        # Places and not a mask: the gradient of a mask is added up entry by entry on a CPU.
+        places = (labels != -100).nonzero().squeeze(1)
+        states = hidden_states.flatten(0, 1).index_select(0, places)
+        return self.query_vectors(states), labels[places], places
 
 
 class RetrForSequentialRecommendation(_Head):
@@ -121,6 +143,7 @@ class RetrForSequentialRecommendation(_Head):
         text_embeddings: torch.FloatTensor | None = None,
         table_item_ids: torch.LongTensor | None = None,
         item_embeddings: torch.FloatTensor | None = None,
+        length_groups: Sequence[tuple[int, int]] | None = None,
         labels: torch.LongTensor | None = None,
         negative_ids: torch.LongTensor | None = None,
         num_items_in_batch: int | torch.Tensor | None = None,
@@ -128,7 +151,7 @@ class RetrForSequentialRecommendation(_Head):
     ) -> RetrOutput:
         """Scores the item table, or with ``labels`` computes the loss.
 
-        input_ids ... item_embeddings: as for ``RetrModel.forward``. For the softmax objective the table is what the
+        input_ids ... length_groups: as for ``RetrModel.forward``. For the softmax objective the table is what the
             softmax runs over: pass the whole catalogue.
         labels: [B, N] row of the next item at each step, -100 where there is no target.
         negative_ids: [B, N] row of one negative at each step, for ``objective="bpr"``.
@@ -145,24 +168,26 @@ class RetrForSequentialRecommendation(_Head):
             position_ids,
             inputs_embeds,
             item_embeddings=item_embeddings,
+            length_groups=length_groups,
             **kwargs,
         )
         hidden_states = outputs.last_hidden_state
         loss = logits = None
         if labels is not None:
-            real = labels != -100
-            queries, targets = self.query_vectors(hidden_states[real]), labels[real]
+            queries, targets, places = self._steps_and_targets(hidden_states, labels)
             candidates = self.candidate_vectors(item_embeddings)
             if self.config.objective == "bpr":
                 if negative_ids is None:
                     raise ValueError('objective="bpr" compares each target with one negative: pass negative_ids [B, N]')
-                positives, negatives = candidates[targets], candidates[negative_ids[real]]
+                positives = candidates.index_select(0, targets)
+                negatives = candidates.index_select(0, negative_ids.flatten()[places])
                 loss = bpr_loss(queries, positives, negatives, num_items_in_batch)
             else:
                 loss = softmax_loss(queries, candidates[1:], targets - 1, num_items_in_batch)
             if outputs.auxiliary_loss is not None:
                 loss = loss + outputs.auxiliary_loss
-        if labels is None or not self.training:
+        one_history_a_row = length_groups is None and position_ids is None
+        if labels is None or (one_history_a_row and not self.training):
             logits = self._last_queries(hidden_states, attention_mask) @ self.candidate_vectors(item_embeddings).T
             logits = torch.cat([torch.full_like(logits[:, :1], float("-inf")), logits[:, 1:]], dim=1)
         return RetrOutput(
@@ -204,11 +229,13 @@ class RetrForPreTraining(_Head):
         position_ids: torch.LongTensor | None = None,
         text_embeddings: torch.FloatTensor | None = None,
         table_item_ids: torch.LongTensor | None = None,
+        length_groups: Sequence[tuple[int, int]] | None = None,
         labels: torch.LongTensor | None = None,
         sequence_ends: torch.LongTensor | None = None,
         view_input_ids: torch.LongTensor | None = None,
         view_attention_mask: torch.Tensor | None = None,
         view_position_ids: torch.LongTensor | None = None,
+        view_length_groups: Sequence[tuple[int, int]] | None = None,
         view_sequence_ends: torch.LongTensor | None = None,
         num_items_in_batch: int | torch.Tensor | None = None,
         num_sequences_in_batch: int | torch.Tensor | None = None,
@@ -216,7 +243,7 @@ class RetrForPreTraining(_Head):
     ) -> RetrOutput:
         """Contrastive loss of a batch of histories.
 
-        input_ids, attention_mask, position_ids: [B, N] histories, packed or not, as for ``RetrModel.forward``.
+        input_ids, attention_mask, position_ids, length_groups: histories, as for ``RetrModel.forward``.
         text_embeddings: [M, T] the batch's items, row 0 padding; rows of word-dropped texts may follow for the view.
         table_item_ids: [M] an id of each row that is unique over all domains (0: padding or a view's row).
         labels: [B, N] row of the next item at each step, -100 where there is no target.
@@ -230,9 +257,15 @@ class RetrForPreTraining(_Head):
         if labels is None or table_item_ids is None:
             raise ValueError("pre-training needs labels [B, N] and table_item_ids [M] (data.collators makes both)")
         item_embeddings = self.encode_items(None, text_embeddings)
-        outputs = self.model(input_ids, attention_mask, position_ids, item_embeddings=item_embeddings, **kwargs)
-        real = labels != -100
-        queries, targets = self.query_vectors(outputs.last_hidden_state[real]), labels[real]
+        outputs = self.model(
+            input_ids,
+            attention_mask,
+            position_ids,
+            item_embeddings=item_embeddings,
+            length_groups=length_groups,
+            **kwargs,
+        )
+        queries, targets, _ = self._steps_and_targets(outputs.last_hidden_state, labels)
         candidates = self.candidate_vectors(item_embeddings)
         if self.config.every_step:
             everyone, row = unique_across_processes(candidates, table_item_ids)
@@ -242,11 +275,17 @@ class RetrForPreTraining(_Head):
 
         if self.config.sequence_loss_weight and view_input_ids is not None:
             view = self.model(
-                view_input_ids, view_attention_mask, view_position_ids, item_embeddings=item_embeddings, **kwargs
+                view_input_ids,
+                view_attention_mask,
+                view_position_ids,
+                item_embeddings=item_embeddings,
+                length_groups=view_length_groups,
+                sequence_ends=view_sequence_ends,
+                **kwargs,
             )
             # The cosine of two states: the temperature divides one side only.
-            states = self.query_vectors(outputs.last_hidden_state.flatten(0, 1)[sequence_ends])
-            views = self.candidate_vectors(view.last_hidden_state.flatten(0, 1)[view_sequence_ends])
+            states = self.query_vectors(outputs.last_hidden_state.flatten(0, 1).index_select(0, sequence_ends))
+            views = self.candidate_vectors(view.last_hidden_state.squeeze(1))
             next_items = labels.flatten()[sequence_ends]
             next_ids = torch.where(next_items < 0, 0, table_item_ids[next_items.clamp(min=0)])
             term = self._contrast(states, views, next_ids, num_sequences_in_batch)

@@ -11,44 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-
-class SequenceLayout(NamedTuple):
-    """Where sequences lie in a batch of rows [B, N]; several sequences may be packed into one row.
-
-    valid: bool [B, N], False for padding.
-    start, end: int64 [B, N], index within the row of the first and the last token of the token's own sequence, or None
-        where every row holds one sequence (padding on either side).
-    """
-
-    valid: torch.Tensor
-    start: torch.Tensor | None = None
-    end: torch.Tensor | None = None
-
-    @classmethod
-    def whole(cls, hidden_states: torch.Tensor) -> "SequenceLayout":
-        """Layout of rows [B, N, d] without padding, one sequence each."""
-        return cls(torch.ones(hidden_states.shape[:2], dtype=torch.bool, device=hidden_states.device))
-
-    @classmethod
-    def from_positions(cls, position_ids: torch.Tensor, valid: torch.Tensor) -> "SequenceLayout":
-        """Layout of packed rows: a sequence starts wherever ``position_ids`` [B, N] is 0."""
-        steps = torch.arange(position_ids.shape[1], device=position_ids.device).expand_as(position_ids)
-        first = position_ids == 0
-        start = torch.where(first, steps, 0).cummax(dim=1).values
-        last = torch.cat([first[:, 1:], torch.ones_like(first[:, :1])], dim=1)
-        end = torch.where(last, steps, steps.shape[1]).flip(1).cummin(dim=1).values.flip(1)
-        return cls(valid, start, end)
-
-    def totals(self, values: torch.Tensor, context: str) -> torch.Tensor:
-        """Sum of ``values`` [B, N, k] over the tokens of the own sequence: up to t (causal) or all of them (global)."""
-        sums = nn.functional.pad(values.cumsum(dim=1), (0, 0, 1, 0))  # [B, N + 1, k], sums[:, t] = tokens before t
-        if self.start is None:
-            return sums[:, 1:] if context == "causal" else sums[:, -1:].expand_as(values)
-        before = sums.gather(1, self.start.unsqueeze(-1).expand_as(values))
-        if context == "causal":
-            return sums[:, 1:] - before
-        return sums.gather(1, (self.end + 1).unsqueeze(-1).expand_as(values)) - before
-
+from .sequence_layout import SequenceLayout
 
 OMEGA_ACTIVATIONS = {"softplus": nn.functional.softplus, "relu": nn.functional.relu}
 
@@ -62,22 +25,61 @@ class Routing(NamedTuple):
 
 
 def pathway_mean(
-    hidden_states: torch.Tensor, route: torch.Tensor, layout: SequenceLayout, context: str
+    hidden_states: torch.Tensor,
+    route: torch.Tensor,
+    layout: SequenceLayout,
+    context: str,
+    ends: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Mean of the tokens still on the pathway, the inner term of equation (2).
 
         p = Σ_i R_i Z_i / Σ_i R_i        over i ≤ t (causal) or all i of the sequence (global)
 
-    hidden_states [B, N, d], route [B, N] -> [B, N, d]. Padding is in no mean. NOTE: where no visible token is on the
-    pathway the paper's quotient is 0/0; we fall back to the plain mean of the visible tokens.
+    hidden_states [B, N, d], route [B, N] -> [B, N, d]; with ``ends`` [S] (``SequenceLayout``) only after those tokens,
+    [1, S, d]. Padding is in no mean. The sums are one product with a matrix of zeros and ones, [N, N] a sequence.
+
+    NOTE: where no visible token is on the pathway the paper's quotient is 0/0; we fall back to the plain mean of the
+    visible tokens.
     """
-    valid = layout.valid.to(hidden_states.dtype)
-    on_pathway = (route * valid).unsqueeze(-1)
-    visible = valid.unsqueeze(-1)
-    kept = layout.totals(on_pathway, context)
-    mean_kept = layout.totals(on_pathway * hidden_states, context) / kept.clamp(min=1.0)
-    mean_visible = layout.totals(visible * hidden_states, context) / layout.totals(visible, context).clamp(min=1.0)
-    return torch.where(kept > 0.5, mean_kept, mean_visible)
+    means = []
+    routes = layout.rectangles(route * layout.valid)
+    for z, kept, visible in zip(layout.rectangles(hidden_states), routes, layout.visible(context, ends), strict=True):
+        visible = visible.to(z.dtype)  # [S or 1, M, N]
+        weights = kept.to(z.dtype).unsqueeze(1) * visible  # [S, M, N]
+        weights = torch.where(weights.detach().amax(-1, keepdim=True) > 0.5, weights, visible)
+        means.append((weights / weights.sum(-1, keepdim=True).clamp(min=1.0)) @ z)
+    return layout.join(means, hidden_states.shape if ends is None else (1, -1, hidden_states.shape[-1]))
+
+
+class PathwaySums(NamedTuple):
+    """The causal mean as running sums over the tokens of U users so far: one more token costs O(d).
+
+    kept, kept_states: Σ R_i [U] and Σ R_i Z_i [U, d];  count, states: the same with R = 1.
+    """
+
+    kept: torch.Tensor
+    kept_states: torch.Tensor
+    count: torch.Tensor
+    states: torch.Tensor
+
+    @classmethod
+    def over(cls, hidden_states: torch.Tensor, route: torch.Tensor, valid: torch.Tensor) -> "PathwaySums":
+        """Sums over rows: hidden_states [U, N, d], route and valid [U, N]."""
+        real = valid.to(hidden_states.dtype).unsqueeze(1)  # [U, 1, N]
+        kept = real * route.to(hidden_states.dtype).unsqueeze(1)
+        return cls(
+            kept.sum((1, 2)), (kept @ hidden_states).squeeze(1), real.sum((1, 2)), (real @ hidden_states).squeeze(1)
+        )
+
+    def plus(self, more: "PathwaySums") -> "PathwaySums":
+        """Sums over both."""
+        return PathwaySums(*(a + b for a, b in zip(self, more, strict=True)))
+
+    def mean(self) -> torch.Tensor:
+        """What ``pathway_mean`` gives for the last of the tokens: [U, d]."""
+        mean_kept = self.kept_states / self.kept.clamp(min=1.0).unsqueeze(-1)
+        mean = self.states / self.count.clamp(min=1.0).unsqueeze(-1)
+        return torch.where(self.kept.unsqueeze(-1) > 0.5, mean_kept, mean)
 
 
 class PathwayRouter(nn.Module):
@@ -158,12 +160,25 @@ class PathwayRouter(nn.Module):
         previous_route: torch.Tensor | None = None,
         layout: SequenceLayout | None = None,
         generator: torch.Generator | None = None,
+        ends: torch.Tensor | None = None,
     ) -> Routing:
-        """hidden_states [B, N, d], previous_route [B, N] (None: all ones, R^0) -> Routing of [B, N] tensors."""
+        """Routes rows of tokens.
+
+        hidden_states [B, N, d], previous_route [B, N] (None: all ones, R^0) -> Routing of [B, N] tensors; with ``ends``
+        [S], ascending flat places of one token a sequence, of [1, S] tensors.
+        """
         layout = layout or SequenceLayout.whole(hidden_states)
         if previous_route is None:
             previous_route = layout.valid.to(hidden_states.dtype)
-        p = pathway_mean(hidden_states, previous_route.to(hidden_states.dtype), layout, self.context)
+        p = pathway_mean(hidden_states, previous_route, layout, self.context, ends)
+        if ends is not None:
+            hidden_states, previous_route = pick(hidden_states, ends), pick(previous_route, ends)
+            return self.decide(hidden_states, p, previous_route, generator)
+        routing = self.decide(hidden_states, p, previous_route, generator)
+        return routing._replace(route=routing.route * layout.valid)
+
+    def decide(self, hidden_states, p, previous_route, generator: torch.Generator | None = None) -> Routing:
+        """Equations (2) to (6) given the mean p: hidden_states and p [..., d], previous_route [...] -> [...] each."""
         z_emb = hidden_states + hidden_states * self.context_mlp(p)  # (2)
         # float32 from here: half precision would round probabilities and noise before the comparison.
         logit = self.keep_mlp(z_emb).squeeze(-1).float()  # log π(1) - log π(0)
@@ -186,7 +201,16 @@ class PathwayRouter(nn.Module):
         route = hard + (relaxed - relaxed.detach())  # the bracket is exactly 0: the route stays 0 or 1
         if self.hierarchical:
             route = route * previous_route.float()  # (6)
-        return Routing(route * layout.valid, torch.sigmoid(logit), omega)
+        return Routing(route, torch.sigmoid(logit), omega)
+
+    def next(self, hidden_states: torch.Tensor, previous_route: torch.Tensor, sums: PathwaySums) -> Routing:
+        """Routes one more token a user: hidden_states [U, d], previous_route [U], the sums with it -> [U] each."""
+        return self.decide(hidden_states, sums.mean(), previous_route)
+
+
+def pick(values: torch.Tensor, ends: torch.Tensor) -> torch.Tensor:
+    """[B, N, ...] at flat places ``ends`` [S] -> [1, S, ...]."""
+    return values.flatten(0, 1).index_select(0, ends).unsqueeze(0)
 
 
 class RandomRouter(nn.Module):
@@ -206,15 +230,23 @@ class RandomRouter(nn.Module):
         previous_route: torch.Tensor | None = None,
         layout: SequenceLayout | None = None,
         generator: torch.Generator | None = None,
+        ends: torch.Tensor | None = None,
     ) -> Routing:
-        """hidden_states [B, N, d], previous_route [B, N] or None -> Routing of [B, N] tensors."""
+        """As ``PathwayRouter.forward``."""
         layout = layout or SequenceLayout.whole(hidden_states)
         valid = layout.valid.float()
+        routing = self._decide(valid, layout.ranks(), previous_route, generator)
+        return routing if ends is None else Routing(*(pick(part, ends) for part in routing))
+
+    def next(self, hidden_states: torch.Tensor, previous_route: torch.Tensor, sums: PathwaySums) -> Routing:
+        """As ``PathwayRouter.next``."""
+        return self._decide(torch.ones_like(sums.count), sums.count, previous_route)
+
+    def _decide(self, valid, ranks, previous_route, generator=None) -> Routing:
         if self.training or self.sampling:
             uniform = torch.rand(valid.shape, device=valid.device, generator=generator)
         else:
-            rank = layout.totals(valid.unsqueeze(-1), "causal").squeeze(-1)  # 1, 2, ... within the own sequence
-            uniform = torch.frac(rank * ((1 + math.sqrt(5)) / 2) + self.layer_idx * math.sqrt(2))
+            uniform = torch.frac(ranks * ((1 + math.sqrt(5)) / 2) + self.layer_idx * math.sqrt(2))
         route = (uniform < self.keep).float() * valid
         if self.hierarchical and previous_route is not None:
             route = route * previous_route.float()

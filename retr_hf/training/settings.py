@@ -98,7 +98,11 @@ class TrainingSettings:
     )
     trackers: list[str] = setting([], help="trackers by their names in accelerate, e.g. [tensorboard]")
     progress: bool = setting(True, help="show a progress bar")
-    pack: bool = setting(True, help="pack several short histories into one row")
+    layout: Literal["grouped", "packed", "padded"] = setting(
+        "grouped",
+        help="how histories lie in a batch: in groups of like length, several packed into a row (static shapes, for "
+        "compile), or one a row, padded to the longest",
+    )
 
     def __post_init__(self):
         if not METRIC_NAME.fullmatch(self.metric):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from retr_hf.data.collators import NextItemCollator, PreTrainingCollator, TextTables
-from retr_hf.data.ragged import RaggedBatch
+from retr_hf.data.ragged import RaggedBatch, layout_named
 
 ALL = slice(None)
 I = -100  # noqa: E741  no target
@@ -45,11 +45,17 @@ class TestNextItemCollator:
         assert arrays["labels"].tolist() == [[1, 3, I], [5, I, I], [2, 3, 4]]
 
     def test_packed(self):
-        arrays = NextItemCollator(5, pack_width=4)(self.batch, generator(), ALL)
+        arrays = NextItemCollator(5, lay_out=layout_named("packed", 4))(self.batch, generator(), ALL)
         assert arrays["input_ids"].tolist() == [[1, 2, 3, 2], [4, 1, 0, 0]]
         assert arrays["position_ids"].tolist() == [[0, 1, 2, 0], [0, 1, 0, 0]]
         assert arrays["attention_mask"].tolist() == [[1, 1, 1, 1], [1, 1, 0, 0]]
         assert arrays["labels"].tolist() == [[2, 3, 4, 5], [1, 3, I, I]]
+
+    def test_grouped(self):
+        arrays = NextItemCollator(5, lay_out=layout_named("grouped", 4))(self.batch, generator(), ALL)
+        assert arrays["length_groups"] == ((1, 3), (1, 2), (1, 1)) and "position_ids" not in arrays
+        assert arrays["input_ids"].tolist() == [[1, 2, 3, 4, 1, 2]]
+        assert arrays["labels"].tolist() == [[2, 3, 4, 1, 3, 5]]
 
     def test_last_step_alone(self):
         arrays = NextItemCollator(5, every_step=False)(self.batch, generator(), ALL)
@@ -65,18 +71,18 @@ class TestNextItemCollator:
         assert NextItemCollator(5, every_step=False).counts(self.batch) == {"num_items_in_batch": 3}
 
     @pytest.mark.parametrize("every_step", [True, False])
-    def test_packed_and_unpacked_hold_the_same(self, every_step):
+    def test_all_layouts_hold_the_same(self, every_step):
         rng = generator(3)
         batch = ragged(*(rng.integers(1, 100, length).tolist() for length in rng.integers(2, 12, 60)))
         found = []
-        for width in (None, 11, 30):
-            arrays = NextItemCollator(99, every_step, pack_width=width)(batch, rng, ALL)
+        for name, width in (("padded", 0), ("grouped", 0), ("packed", 11), ("packed", 30)):
+            arrays = NextItemCollator(99, every_step, lay_out=layout_named(name, width))(batch, rng, ALL)
             real = arrays["attention_mask"] > 0
-            positions = arrays.get("position_ids", np.broadcast_to(np.arange(real.shape[1]), real.shape))
+            positions = positions_of(arrays)
             triples = zip(arrays["input_ids"][real], arrays["labels"][real], positions[real], strict=True)
             found.append(sorted(triples))
             assert (arrays["input_ids"][~real] == 0).all() and (arrays["labels"][~real] == I).all()
-        assert found[0] == found[1] == found[2]
+        assert found[0] == found[1] == found[2] == found[3]
 
     def test_negatives_are_no_items_of_the_own_history(self):
         rng = generator(1)
@@ -120,7 +126,9 @@ class TestPreTrainingCollator:
         assert last["labels"].tolist() == [[I, 5, I], [2, I, I], [I, I, 3]]
 
     def test_packed(self):
-        arrays = PreTrainingCollator(TABLES, views=False, pack_width=4)(self.batch, generator(), ALL)
+        arrays = PreTrainingCollator(TABLES, views=False, lay_out=layout_named("packed", 4))(
+            self.batch, generator(), ALL
+        )
         assert arrays["input_ids"].tolist() == [[6, 4, 1, 3], [5, 2, 0, 0]]
         assert arrays["position_ids"].tolist() == [[0, 1, 2, 0], [0, 1, 0, 0]]
         assert arrays["labels"].tolist() == [[4, 1, 3, 2], [2, 5, I, I]]
@@ -132,11 +140,11 @@ class TestPreTrainingCollator:
         assert arrays["table_item_ids"].tolist() == [0, 2, 5]
         assert collate.counts(self.batch) == {"num_items_in_batch": 6, "num_sequences_in_batch": 3}
 
-    @pytest.mark.parametrize("pack_width", [None, 8])
-    def test_a_view_drops_items_and_keeps_the_first_and_the_order(self, pack_width):
+    @pytest.mark.parametrize("layout", ["padded", "packed", "grouped"])
+    def test_a_view_drops_items_and_keeps_the_first_and_the_order(self, layout):
         rng = generator(5)
         batch = ragged(*([first, *rng.permutation(8)[:6] + 1, 9] for first in rng.integers(1, 10, 200)))
-        arrays = PreTrainingCollator(TABLES, drop=0.4, pack_width=pack_width)(batch, rng, ALL)
+        arrays = PreTrainingCollator(TABLES, drop=0.4, lay_out=layout_named(layout, 8))(batch, rng, ALL)
         ids = arrays["table_item_ids"]
         inputs, views = (read_by_ends(ids[arrays[f"{name}input_ids"]], arrays, name) for name in ("", "view_"))
         dropped = 0
@@ -176,9 +184,17 @@ class TestPreTrainingCollator:
         assert abs(words / 400 - 0.25) < 0.11
 
 
+def positions_of(arrays: dict, prefix: str = "") -> np.ndarray:
+    """[R, W] place of each token in its own history, in any layout."""
+    if (groups := arrays.get(f"{prefix}length_groups")) is not None:
+        return np.concatenate([np.tile(np.arange(columns), count) for count, columns in groups])[None]
+    shape = arrays[f"{prefix}input_ids"].shape
+    return arrays.get(f"{prefix}position_ids", np.broadcast_to(np.arange(shape[1]), shape))
+
+
 def read_by_ends(rows: np.ndarray, arrays: dict, prefix: str) -> list[list[int]]:
     """The histories in the order of ``sequence_ends``: back from each end to its position 0."""
     mask = arrays[f"{prefix}attention_mask"]
-    positions = arrays.get(f"{prefix}position_ids", np.broadcast_to(np.arange(mask.shape[1]), mask.shape)).ravel()
+    positions = positions_of(arrays, prefix).ravel()
     assert mask.ravel()[arrays[f"{prefix}sequence_ends"]].all()
     return [rows.ravel()[end - positions[end] : end + 1].tolist() for end in arrays[f"{prefix}sequence_ends"]]

@@ -8,6 +8,7 @@ import pytest
 from retr_hf.data.collators import NextItemCollator, PreTrainingCollator, TextTables
 from retr_hf.data.domain import Sequences
 from retr_hf.data.mixture import Batches, Mixture
+from retr_hf.data.ragged import layout_named
 from retr_hf.data.training_sequences import TrainingSequences
 
 NUM_ITEMS = [12, 9]
@@ -156,10 +157,10 @@ def read(batch: dict, prefix: str = "") -> list[tuple]:
 
 
 COLLATORS = {
-    "softmax": lambda: NextItemCollator(21, pack_width=6),
-    "bpr": lambda: NextItemCollator(21, negatives=True, pack_width=6),
-    "pretrain": lambda: pre_training(pack_width=6),
-    "pretrain, last step": lambda: pre_training(every_step=False, pack_width=6),
+    "softmax": lambda: NextItemCollator(21, lay_out=layout_named("packed", 6)),
+    "bpr": lambda: NextItemCollator(21, negatives=True, lay_out=layout_named("packed", 6)),
+    "pretrain": lambda: pre_training(lay_out=layout_named("packed", 6)),
+    "pretrain, last step": lambda: pre_training(every_step=False, lay_out=layout_named("packed", 6)),
 }
 
 
@@ -191,7 +192,12 @@ class TestBatches:
         for example in range(len(sequences)):
             one = sequences.slices(np.array([example]), np.random.default_rng()).tokens.tolist()
             expected.append(tuple((item, label, IGNORED) for item, label in itertools.pairwise(one)))
-        found = [one for step in steps(NextItemCollator(21, pack_width=6)) for micro in step for one in read(micro)]
+        found = [
+            one
+            for step in steps(NextItemCollator(21, lay_out=layout_named("packed", 6)))
+            for micro in step
+            for one in read(micro)
+        ]
         assert sorted(found) == sorted(expected)
 
     @pytest.mark.parametrize("name", COLLATORS)
@@ -209,7 +215,7 @@ class TestBatches:
 
     def test_random_windows_vary_with_the_epoch(self):
         sequences = TrainingSequences([histories([40] * 4, 30)], [30], max_length=5, window="random")
-        collate = NextItemCollator(30, pack_width=5)
+        collate = NextItemCollator(30, lay_out=layout_named("packed", 5))
         seen = {str(read(steps(collate, sequences, epoch=epoch)[0][0])) for epoch in range(5)}
         assert len(seen) == 5
 

@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 
-from retr_hf.model.pathway import PathwayRouter, RandomRouter, SequenceLayout, pathway_mean
+from retr_hf.model.pathway import PathwayRouter, RandomRouter, pathway_mean
+from retr_hf.model.sequence_layout import SequenceLayout
 
 
 def tokens(*shape, seed=0):

@@ -13,6 +13,7 @@ from transformers.utils import logging as transformers_logging
 from retr_hf.data.collators import NextItemCollator
 from retr_hf.data.domain import Sequences
 from retr_hf.data.mixture import Batches, Mixture
+from retr_hf.data.ragged import layout_named
 from retr_hf.data.training_sequences import TrainingSequences
 from retr_hf.errors import TrainingError
 from retr_hf.model.configuration_retr import RetrConfig
@@ -59,7 +60,7 @@ def make_batches(**options) -> Batches:
     lengths = rng.integers(3, 9, HISTORIES)
     rows = Sequences(rng.integers(1, ITEMS + 1, lengths.sum()), np.concatenate([[0], np.cumsum(lengths)]))
     sequences = TrainingSequences([rows], [ITEMS], max_length=8)
-    collate = NextItemCollator(ITEMS, pack_width=8)
+    collate = NextItemCollator(ITEMS, lay_out=layout_named("packed", 8))
     return Batches(sequences, Mixture(sequences.domain_sizes, seed=1), collate, **{"batch_size": BATCH, **options})
 
 

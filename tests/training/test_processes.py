@@ -23,6 +23,7 @@ from transformers.utils import logging as transformers_logging
 from retr_hf.data.collators import NextItemCollator, PreTrainingCollator, TextTables
 from retr_hf.data.domain import Sequences
 from retr_hf.data.mixture import Batches, Mixture
+from retr_hf.data.ragged import layout_named
 from retr_hf.data.training_sequences import TrainingSequences
 from retr_hf.evaluation.histories import rank_histories
 from retr_hf.evaluation.metrics import metrics_from_ranks
@@ -89,11 +90,17 @@ def run_case(name: str, folder: Path) -> None:
     if head is RetrForPreTraining:
         word_drop = TextTables([table + 0.5 for table in tables])
         collate = PreTrainingCollator(
-            TextTables(tables), word_drop, model.config.every_step, pack_width=LENGTH, item_drop_batches=0.5
+            TextTables(tables),
+            word_drop,
+            model.config.every_step,
+            lay_out=layout_named("packed", LENGTH),
+            item_drop_batches=0.5,
         )
     else:
         domains = domains[:1]
-        collate = NextItemCollator(NUM_ITEMS[0], negatives=model.config.objective == "bpr", pack_width=LENGTH)
+        collate = NextItemCollator(
+            NUM_ITEMS[0], negatives=model.config.objective == "bpr", lay_out=layout_named("packed", LENGTH)
+        )
         if model.config.uses_text:
             constants = {"text_embeddings": torch.from_numpy(tables[0])}
     sequences = TrainingSequences(domains, NUM_ITEMS[: len(domains)], LENGTH, model.config.every_step)
