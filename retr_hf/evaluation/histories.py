@@ -1,7 +1,12 @@
-"""A model over the histories of a split, in batches of like length: ranks in every protocol, and keep probabilities."""
+"""A model over the histories of a split, without padding: ranks in every protocol, and keep probabilities.
+
+Histories are read in order of length, those of one length as one rectangle of a long row (``length_groups`` of the
+body), of which the last block computes the ends alone.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -11,6 +16,7 @@ from .ranking import full_ranks, sampled_ranks
 from .sharding import sharded_ranks, take_rows
 
 USERS_AT_ONCE = 4096  # query vectors held at a time
+TOKENS_AT_ONCE = 8192  # more makes tensors that leave the processor's cache
 
 
 @torch.no_grad()
@@ -24,17 +30,16 @@ def rank_histories(
 ) -> dict[str, np.ndarray]:
     """Rank of each sequence's last item given the items before it.
 
-    Users are encoded in order of length, so that a batch is padded to its own longest history only. The model is put
-    into evaluation mode and back.
+    The model is put into evaluation mode and back.
 
     Args:
-        model: anything with ``encode_users(input_ids, attention_mask, item_embeddings=)`` -> [B, d] and
-            ``candidate_vectors(item_embeddings)`` -> [M, d], score being their product.
+        model: anything with ``encode_users(input_ids, attention_mask, sequence_ends, length_groups=,
+            item_embeddings=)`` -> [S, d] and ``candidate_vectors(item_embeddings)`` -> [M, d], score their product.
         item_embeddings: [M, d] encoded catalogue, row 0 padding.
         sequences: ``item_ids`` [total] and ``offsets`` [U + 1]; in each row the last item is the target.
         negatives: the same form, the stored candidates of the sampled protocol; None leaves it out.
         max_length: history items the model reads, the most recent ones. Seen items are the whole history's.
-        batch_size: histories encoded at a time.
+        batch_size: histories encoded at a time, at most (long ones: no more than some thousand items).
 
     Returns:
         ``{"full": int64 [U], "full-unseen": int64 [U], "sampled": int64 [U]}``, 1-based, on every process.
@@ -49,16 +54,19 @@ def rank_histories(
     candidates = model.candidate_vectors(item_embeddings)
     lengths, targets = np.diff(sequences.offsets), sequences.item_ids[sequences.offsets[1:] - 1].astype(np.int64)
 
+    read = np.minimum(lengths - 1, max_length)
+
     def encode(users: np.ndarray) -> torch.Tensor:
-        input_ids, _ = _read_histories(sequences, users, max_length)
-        input_ids = torch.from_numpy(input_ids).to(item_embeddings.device)
-        return model.encode_users(input_ids, (input_ids != 0).long(), item_embeddings=item_embeddings)
+        row = _read_histories(sequences, users, read[users], item_embeddings.device)
+        return model.encode_users(
+            row.input_ids, row.attention_mask, row.ends, length_groups=row.groups, item_embeddings=item_embeddings
+        )
 
     def rank_rows(rows: np.ndarray) -> dict[str, np.ndarray]:
-        by_length = np.argsort(lengths[rows], kind="stable")
+        by_length = np.argsort(read[rows], kind="stable")
         parts: dict[str, list[np.ndarray]] = {}
         for users in _chunks(rows[by_length], USERS_AT_ONCE):
-            queries = torch.cat([encode(batch) for batch in _chunks(users, batch_size)])
+            queries = torch.cat([encode(users[part]) for part in _batches(read[users], batch_size)])
             ranks = full_ranks(queries, candidates, targets[users], seen=histories_of(sequences, users))
             if negatives is not None:
                 stored = take_rows((negatives.item_ids, negatives.offsets), users)
@@ -88,17 +96,18 @@ def keep_probabilities(
         ValueError: the model has no router.
     """
     alphas, places = [], []
-    users = np.argsort(np.diff(sequences.offsets), kind="stable")
+    read = np.minimum(np.diff(sequences.offsets) - 1, max_length)
+    users = np.argsort(read, kind="stable")
     with _evaluating(model):
-        for batch in _chunks(users, batch_size):
-            input_ids, where = _read_histories(sequences, batch, max_length)
-            input_ids = torch.from_numpy(input_ids).to(item_embeddings.device)
-            mask = input_ids != 0
-            output = model.model(input_ids, mask.long(), item_embeddings=item_embeddings, output_routes=True)
+        for part in _batches(read[users], batch_size):
+            row = _read_histories(sequences, users[part], read[users[part]], item_embeddings.device)
+            output = model.model(
+                row.input_ids, length_groups=row.groups, item_embeddings=item_embeddings, output_routes=True
+            )
             if output.keep_probabilities is None:
                 raise ValueError("this model has no router: there are no keep probabilities")
-            alphas.append(torch.stack([alpha[mask] for alpha in output.keep_probabilities]).float().cpu().numpy())
-            places.append(where)
+            alphas.append(torch.cat(output.keep_probabilities).float().cpu().numpy())
+            places.append(row.places)
     return np.concatenate(alphas, axis=1), np.concatenate(places)
 
 
@@ -110,16 +119,41 @@ def histories_of(sequences, users: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return values[history].astype(np.int64), offsets - np.arange(len(offsets))
 
 
-def _read_histories(sequences, users: np.ndarray, max_length: int) -> tuple[np.ndarray, np.ndarray]:
-    """What the model reads: indices [B, N], right padding 0; and where those came from in ``item_ids``, [n]."""
-    ends = sequences.offsets[1:][users] - 1  # the target's place
-    read = np.minimum(ends - sequences.offsets[:-1][users], max_length)
-    column = np.arange(max(1, read.max(initial=0)))
-    real = column < read[:, None]
-    places = ((ends - read)[:, None] + column)[real]
-    input_ids = np.zeros(real.shape, dtype=np.int64)
-    input_ids[real] = sequences.item_ids[places]
-    return input_ids, places
+class _Row(NamedTuple):
+    """Histories end to end: input_ids, attention_mask [1, T], ends [S], groups (S, n), places [T] in ``item_ids``."""
+
+    input_ids: torch.Tensor
+    attention_mask: torch.Tensor
+    ends: torch.Tensor
+    groups: tuple[tuple[int, int], ...]
+    places: np.ndarray
+
+
+def _read_histories(sequences, users: np.ndarray, read: np.ndarray, device) -> _Row:
+    """The last ``read`` [S] items before the target of each of the users, who stand in order of ``read``."""
+    if read[0] == 0:
+        raise DataError(
+            f"{int((read == 0).sum())} of the sequences hold their target alone: expected at least one item before it"
+        )
+    columns, counts = np.unique(read, return_counts=True)
+    begin = np.cumsum(read) - read
+    targets = sequences.offsets[1:][users] - 1
+    places = np.arange(read.sum()) + np.repeat(targets - read - begin, read)
+    input_ids = torch.from_numpy(sequences.item_ids[places].astype(np.int64)).unsqueeze(0).to(device)
+    ends = torch.from_numpy(begin + read - 1).to(device)
+    groups = tuple(zip(counts.tolist(), columns.tolist(), strict=True))
+    return _Row(input_ids, torch.ones_like(input_ids), ends, groups, places)
+
+
+def _batches(read: np.ndarray, size: int) -> Iterator[slice]:
+    """Slices of at most ``size`` histories and, where there are several, about ``TOKENS_AT_ONCE`` items."""
+    tokens, start = np.cumsum(read), 0
+    while start < len(read):
+        before = tokens[start - 1] if start else 0
+        stop = int(np.searchsorted(tokens, before + TOKENS_AT_ONCE, side="right"))
+        stop = min(max(stop, start + 1), start + size)
+        yield slice(start, stop)
+        start = stop
 
 
 def _chunks(rows: np.ndarray, size: int) -> Iterator[np.ndarray]:

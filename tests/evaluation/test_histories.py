@@ -1,0 +1,82 @@
+"""Grouped evaluation against one history at a time."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from retr_hf.errors import DataError
+from retr_hf.evaluation import histories
+from retr_hf.evaluation.histories import keep_probabilities, rank_histories
+from retr_hf.model.configuration_retr import RetrConfig
+from retr_hf.model.modeling_retr import RetrForSequentialRecommendation
+
+ITEMS, LENGTH = 40, 6
+
+
+def sequences(*rows):
+    return SimpleNamespace(item_ids=np.concatenate(rows).astype(np.int32), offsets=np.cumsum([0, *map(len, rows)]))
+
+
+def some_rows(count=60):
+    rng = np.random.default_rng(0)
+    return [rng.integers(1, ITEMS + 1, length) for length in rng.integers(2, 12, count)]
+
+
+@pytest.fixture(scope="module", params=["pathway", "none"])
+def model(request):
+    torch.manual_seed(0)
+    config = RetrConfig(item_features="id", vocab_size=ITEMS + 1, hidden_size=16, num_attention_heads=2,
+                        max_position_embeddings=LENGTH, initializer_range=0.4, router=request.param,
+                        router_init_keep=0.6)  # fmt: skip
+    return RetrForSequentialRecommendation(config).train()
+
+
+@pytest.mark.parametrize(("batch_size", "tokens"), [(512, 8192), (7, 8192), (512, 20), (1, 1)])
+def test_ranks_equal_one_history_at_a_time(model, batch_size, tokens, monkeypatch):
+    monkeypatch.setattr(histories, "TOKENS_AT_ONCE", tokens)
+    rows = some_rows()
+    table = model.encode_catalog()
+    ranks = rank_histories(model, table, sequences(*rows), max_length=LENGTH, batch_size=batch_size)
+    assert model.training, "and back"
+    model.eval()
+    for user, row in enumerate(rows):
+        history = torch.tensor(row[-LENGTH - 1 : -1])[None]
+        scores = model(history, item_embeddings=table).logits[0].tolist()
+        others = set(range(1, ITEMS + 1)) - {int(row[-1])}
+        above = {item for item in others if scores[item] >= scores[row[-1]] - 1e-4}
+        surely = {item for item in others if scores[item] >= scores[row[-1]] + 1e-4}
+        assert len(surely) < ranks["full"][user] <= len(above) + 1
+        assert len(surely - set(row)) < ranks["full-unseen"][user] <= len(above - set(row)) + 1
+    model.train()
+
+
+@torch.no_grad()
+def test_keep_probabilities_equal_one_history_at_a_time(model):
+    rows = some_rows()
+    if model.config.router == "none":
+        with pytest.raises(ValueError, match="no router"):
+            keep_probabilities(model, model.encode_catalog(), sequences(*rows), LENGTH)
+        return
+    table, read = model.encode_catalog(), sequences(*rows)
+    alphas, places = keep_probabilities(model, table, read, LENGTH, batch_size=9)
+    assert sorted(places.tolist()) == [
+        place
+        for begin, end in zip(read.offsets, read.offsets[1:], strict=False)
+        for place in range(max(begin, end - 1 - LENGTH), end - 1)
+    ]
+    model.eval()
+    found = dict(zip(places.tolist(), alphas.T.tolist(), strict=True))
+    for begin, row in zip(read.offsets, rows, strict=False):
+        kept = model.model(torch.tensor(row[-LENGTH - 1 : -1])[None], item_embeddings=table, output_routes=True)
+        first = begin + max(0, len(row) - 1 - LENGTH)
+        for nth in range(min(LENGTH, len(row) - 1)):
+            alone = [float(alpha[0, nth]) for alpha in kept.keep_probabilities]
+            assert found[first + nth] == pytest.approx(alone, abs=1e-5)
+    model.train()
+
+
+def test_a_target_without_a_history_is_refused(model):
+    with pytest.raises(DataError, match="1 of the sequences hold their target alone"):
+        rank_histories(model, model.encode_catalog(), sequences([3, 4], [5]), max_length=LENGTH)
