@@ -24,6 +24,7 @@ from tqdm.auto import tqdm
 from transformers import get_scheduler
 
 from ..errors import TrainingError
+from .prefetch import prefetch
 from .run_folder import RunFolder, newest, replace_folder
 
 
@@ -77,7 +78,7 @@ def train(
         TrainingError: a loss that is not finite; the last good checkpoint stays.
     """
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay)
+    optimizer = torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True)
     total = settings.epochs * batches.steps_per_epoch
     if settings.max_steps is not None:
         total = min(total, settings.max_steps)
@@ -86,6 +87,11 @@ def train(
     model, optimizer = accelerator.prepare(model, optimizer)
     accelerator.register_for_checkpointing(scheduler)
     constants = {name: tensor.to(accelerator.device) for name, tensor in (constants or {}).items()}
+
+    def send(micro_batches: list[dict]) -> list[dict]:
+        return [
+            {name: _to_device(value, accelerator.device) for name, value in micro.items()} for micro in micro_batches
+        ]
 
     progress = Progress()
     set_seed(seed, device_specific=True)
@@ -106,7 +112,7 @@ def train(
     started, first_step, targets_seen = time.perf_counter(), progress.step, 0
     while progress.step < total and not progress.stopped_early:
         model.train()
-        for micro_batches in batches.epoch(progress.epoch, progress.step_in_epoch):
+        for micro_batches in prefetch(batches.epoch(progress.epoch, progress.step_in_epoch), send):
             loss = _step(model, optimizer, micro_batches, constants, settings, accelerator, progress)
             scheduler.step()
             targets_seen += micro_batches[0]["num_items_in_batch"]
@@ -160,20 +166,22 @@ def train(
     return progress
 
 
+def _to_device(value: Any, device: torch.device) -> Any:
+    """An array as a tensor on its way to the device; anything else as it is."""
+    if not isinstance(value, np.ndarray):
+        return value
+    tensor = torch.from_numpy(value)
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+
+
 def _step(model, optimizer, micro_batches, constants, settings, accelerator, progress) -> float:
     """One optimiser step on one global batch; the loss of all its targets."""
     optimizer.zero_grad(set_to_none=True)
     total = torch.zeros((), device=accelerator.device)
     for number, micro in enumerate(micro_batches):
-        inputs = {
-            name: torch.from_numpy(value).to(accelerator.device, non_blocking=True)
-            if isinstance(value, np.ndarray)
-            else value
-            for name, value in micro.items()
-        }
         last = number == len(micro_batches) - 1
         with torch.enable_grad(), _synchronised(accelerator, model, last), accelerator.autocast():
-            loss = model(**inputs, **constants).loss
+            loss = model(**micro, **constants).loss
             total += loss.detach()
             # DDP averages gradients over processes; the loss is already divided by the global number of targets.
             accelerator.backward(loss * accelerator.num_processes)

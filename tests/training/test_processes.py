@@ -141,7 +141,7 @@ def main(folder: Path) -> None:
     transformers_logging.disable_progress_bar()
     torch.set_num_threads(1)
     with (
-        patch.object(torch.optim, "AdamW", lambda parameters, lr, weight_decay: torch.optim.SGD(parameters, lr)),
+        patch.object(torch.optim, "AdamW", lambda parameters, lr, weight_decay, fused: torch.optim.SGD(parameters, lr)),
         patch.object(torch, "rand", lambda size, **kwargs: torch.full(size, 0.5)),  # the routers'
         patch.object(torch, "randn_like", torch.zeros_like),  # the gates' of the item adaptor
     ):
