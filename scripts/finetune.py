@@ -10,6 +10,7 @@ adds result rows. An interrupted run goes on with --resume.
 
 import json
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
@@ -25,6 +26,7 @@ from retr_hf.evaluation.metrics import metrics_from_ranks
 from retr_hf.model.configuration_retr import RetrConfig
 from retr_hf.model.item_catalog import ItemCatalog
 from retr_hf.model.modeling_retr import RetrForSequentialRecommendation
+from retr_hf.model.objectives import NEEDS_NEGATIVES
 from retr_hf.model.processing_retr import check_catalog
 from retr_hf.report.model_card import write_model_card
 from retr_hf.report.results import append_rows, environment
@@ -75,7 +77,7 @@ def finetune(recipe, domain: PreparedDomain, args) -> None:
     collate = NextItemCollator(
         domain.num_items,
         config.every_step,
-        negatives=config.objective == "bpr",
+        negatives=config.objective in NEEDS_NEGATIVES,
         lay_out=layout_named(settings.layout, data.max_length),
     )
     batches = Batches(
@@ -98,6 +100,12 @@ def finetune(recipe, domain: PreparedDomain, args) -> None:
         ranks = ranks_of_split(model, domain, "validation", text, evaluation, data.max_length, users)
         return metrics_from_ranks(ranks[evaluation.validation_protocol], evaluation.cutoffs)
 
+    constants = {} if text is None else {"text_embeddings": text}
+    if config.negative_sampling == "popularity":
+        counts = np.bincount(domain.split("train").item_ids, minlength=domain.num_items + 1)
+        constants["item_counts"] = torch.from_numpy(counts)
+    if settings.compile:
+        model.model.compile_blocks()
     progress = train(
         model,
         batches,
@@ -106,7 +114,7 @@ def finetune(recipe, domain: PreparedDomain, args) -> None:
         accelerator,
         seed=recipe.run.seed,
         evaluate=validate,
-        constants={} if text is None else {"text_embeddings": text},
+        constants=constants,
         resume=args.resume,
     )
 

@@ -121,6 +121,8 @@ def main() -> None:
             metrics.append(metrics_from_ranks(ranks[evaluation.validation_protocol], evaluation.cutoffs))
         return {name: sum(each[name] for each in metrics) / len(metrics) for name in metrics[0]}
 
+    if settings.compile:
+        model.model.compile_blocks()
     progress = train(
         model,
         batches,

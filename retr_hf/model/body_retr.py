@@ -235,10 +235,7 @@ class RetrModel(RetrPreTrainedModel):
         if route_generator is not None and self.training and self.is_gradient_checkpointing:
             raise ValueError("gradient checkpointing draws the routes twice: leave route_generator out")
         layout, position_ids, mask = self._lay_out(inputs_embeds, attention_mask, position_ids, length_groups)
-        hidden_states = inputs_embeds + self.embed_positions(position_ids)  # X = E[i] + P
-        if self.input_norm is not None:
-            hidden_states = self.input_norm(hidden_states)
-        hidden_states = self.dropout(hidden_states)
+        hidden_states = self.tokens(inputs_embeds, position_ids)
 
         if output_routes is None:
             output_routes = getattr(self.config, "output_routes", False)
@@ -274,6 +271,19 @@ class RetrModel(RetrPreTrainedModel):
             auxiliary_loss=sum(auxiliaries) if auxiliaries else None,
             item_embeddings=item_embeddings,
         )
+
+    def compile_blocks(self) -> None:
+        """Hands what each block does token by token to torch.compile, with a dynamic number of tokens: one graph for
+        training and one for evaluation, whatever the shapes. The mixing of tokens stays with the attention's kernel."""
+        for layer in self.layers:
+            layer.finish = torch.compile(layer.finish, dynamic=True)
+
+    def tokens(self, inputs_embeds: torch.Tensor, position_ids: torch.Tensor) -> torch.Tensor:
+        """What the first block reads, X = E[i] + P: inputs_embeds [..., d], position_ids [...] -> [..., d]."""
+        hidden_states = inputs_embeds + self.embed_positions(position_ids)
+        if self.input_norm is not None:
+            hidden_states = self.input_norm(hidden_states)
+        return self.dropout(hidden_states)
 
     def _lay_out(self, inputs_embeds, attention_mask, position_ids, length_groups):
         """(SequenceLayout, position_ids [B, N], mask for the kernel or None) of the rows."""

@@ -10,7 +10,8 @@ ROUTERS = ("pathway", "random", "none")
 ROUTER_CONTEXTS = ("causal", "global")
 GUMBELS = ("adaptive", "fixed")
 OMEGA_ACTIVATIONS = ("softplus", "relu")
-OBJECTIVES = ("softmax", "bpr")
+OBJECTIVES = ("softmax", "sampled_softmax", "bpr", "bce", "gbce", "sce")
+NEGATIVE_SAMPLINGS = ("uniform", "popularity")
 SCORES = ("cosine", "dot")
 
 
@@ -50,7 +51,13 @@ class RetrConfig(PreTrainedConfig):
         router_hidden_size: inner width of the router's three MLPs; None means ``hidden_size // 4``.
         router_sampling: sample routes in evaluation too (the default is the deterministic threshold 0.5).
     Objective of the recommendation head
-        objective: ``"softmax"`` over the whole catalogue, or ``"bpr"`` with one sampled negative a target.
+        objective: ``"softmax"`` over the whole catalogue; ``"sampled_softmax"`` over negatives shared by a batch, with
+            logQ correction; ``"bpr"`` (RETR) or ``"bce"`` (SASRec) with one negative a target; ``"gbce"`` (gSASRec)
+            with many; ``"sce"`` over the hardest items of random buckets.
+        num_negatives: negatives K of ``"sampled_softmax"`` and ``"gbce"``.
+        gbce_calibration: t of ``"gbce"``: 0 is plain BCE, 1 undoes all overconfidence that sampling brings.
+        negative_sampling: of ``"sampled_softmax"``: ``"uniform"``, or ``"popularity"`` in proportion to item counts.
+        sce_bucket_size: items b_y a bucket of ``"sce"``.
         score: ``"cosine"`` divided by ``temperature``, or plain ``"dot"`` product.
         every_step: every item after the first is a target (one pass); False reads the last position alone.
     Objectives of the pre-training head (UniSRec)
@@ -104,6 +111,10 @@ class RetrConfig(PreTrainedConfig):
     router_sampling: bool = False
 
     objective: str = "softmax"
+    num_negatives: int = 256
+    gbce_calibration: float | int = 0.75
+    negative_sampling: str = "uniform"
+    sce_bucket_size: int = 256
     score: str = "cosine"
     temperature: float | int = 0.07
     every_step: bool = True
@@ -139,6 +150,7 @@ class RetrConfig(PreTrainedConfig):
                 ("gumbel", self.gumbel, GUMBELS),
                 ("omega_activation", self.omega_activation, OMEGA_ACTIVATIONS),
                 ("objective", self.objective, OBJECTIVES),
+                ("negative_sampling", self.negative_sampling, NEGATIVE_SAMPLINGS),
                 ("score", self.score, SCORES),
             )
             if value not in allowed
@@ -156,6 +168,13 @@ class RetrConfig(PreTrainedConfig):
             )
         if self.unisrec_compat and self.every_step:
             problems.append("unisrec_compat=True is defined for one target a row: set every_step=False")
+        if self.negative_sampling == "popularity" and self.objective != "sampled_softmax":
+            problems.append(
+                f'negative_sampling="popularity" has no meaning for objective={self.objective!r}: '
+                'set objective="sampled_softmax" or negative_sampling="uniform"'
+            )
+        if not 0 <= self.gbce_calibration <= 1:
+            problems.append(f"gbce_calibration={self.gbce_calibration}: expected a number in [0, 1]")
         for name in ("hidden_dropout", "attention_dropout", "adaptor_dropout"):
             if not 0 <= getattr(self, name) < 1:
                 problems.append(f"{name}={getattr(self, name)}: expected a probability in [0, 1)")
@@ -165,7 +184,7 @@ class RetrConfig(PreTrainedConfig):
             if getattr(self, name) <= 0:
                 problems.append(f"{name}={getattr(self, name)}: expected a positive number")
         for name in ("hidden_size", "num_hidden_layers", "intermediate_size", "max_position_embeddings",
-                     "text_size", "num_experts", "vocab_size"):  # fmt: skip
+                     "text_size", "num_experts", "vocab_size", "num_negatives", "sce_bucket_size"):  # fmt: skip
             if getattr(self, name) < 1:
                 problems.append(f"{name}={getattr(self, name)}: expected at least 1")
         if problems:

@@ -2,20 +2,25 @@
 
 All return a scalar: the sum over the targets divided by ``num_targets``, the number of real targets in the global batch
 (over gradient accumulation and processes), or the mean over the given rows where it is None. Vectors come in already
-scaled: for cosine scores, normalised and the query divided by τ.
+scaled: for cosine scores, normalised and the query divided by τ. What samples its negatives is in sampled_losses.py.
 """
 
+from collections.abc import Callable
+from contextlib import nullcontext
+
 import torch
-import torch.distributed as dist
 from torch import nn
-from torch.utils.checkpoint import checkpoint
+from torch.autograd.function import once_differentiable
 
-LOGITS_PER_CHUNK = 2**23  # 32 MiB of float32: larger blocks are mapped and unmapped at every use on CPU
+# 8 MiB of float32 stay in a processor's cache from product to product; an accelerator wants fewer, larger launches.
+LOGITS_PER_CHUNK = {"cpu": 2**21, "other": 2**26}
+# Fewer would pass over all items, and over their gradient, for too little work: 4 rows of 450,000 are 6 times slower.
+LEAST_ROWS = 128
 
 
-def _normalised(per_target: torch.Tensor, num_targets: int | torch.Tensor | None) -> torch.Tensor:
-    total = per_target.sum()
-    return total / (max(1, per_target.numel()) if num_targets is None else num_targets)
+def per_target(total: torch.Tensor, rows: int, num_targets: int | torch.Tensor | None) -> torch.Tensor:
+    """The sum of the losses of ``rows`` targets, divided by ``num_targets`` or, where it is None, by ``rows``."""
+    return total / (max(1, rows) if num_targets is None else num_targets)
 
 
 def bpr_loss(
@@ -28,7 +33,22 @@ def bpr_loss(
     queries, positives, negatives [T, d]. With one candidate only it is the softmax loss over {e⁺, e⁻}.
     """
     margin = (queries * (positives - negatives)).sum(-1).float()
-    return _normalised(-nn.functional.logsigmoid(margin), num_targets)
+    return per_target(-nn.functional.logsigmoid(margin).sum(), len(margin), num_targets)
+
+
+def bce_loss(
+    queries: torch.Tensor, positives: torch.Tensor, negatives: torch.Tensor, num_targets: int | None = None
+) -> torch.Tensor:
+    """Binary cross-entropy, the loss of SASRec (Kang and McAuley, ICDM 2018).
+
+        -log σ(s⁺) - log(1 - σ(s⁻)),    s± = q · e±
+
+    queries, positives, negatives [T, d]. It is ``gbce_loss`` with β = 1 and one negative, twice, for that one is a mean
+    over its logits. NOTE: the authors add 1e-24 inside the logarithms; softplus needs no such floor.
+    """
+    positive, negative = (queries * positives).sum(-1).float(), (queries * negatives).sum(-1).float()
+    losses = nn.functional.softplus(-positive) + nn.functional.softplus(negative)
+    return per_target(losses.sum(), len(losses), num_targets)
 
 
 def softmax_loss(
@@ -36,30 +56,103 @@ def softmax_loss(
     items: torch.Tensor,
     targets: torch.Tensor,
     num_targets: int | None = None,
-    logits_per_chunk: int = LOGITS_PER_CHUNK,
+    logits_per_chunk: int | None = None,
 ) -> torch.Tensor:
     """Cross-entropy over all given items.
 
         -log( exp(q · e⁺) / Σ_j exp(q · e_j) )
 
-    queries [T, d], items [M, d], targets [T] rows of ``items``. Logits are made in chunks of at most
-    ``logits_per_chunk`` and, where there is more than one, made again in the backward pass, so memory does not grow
-    with T x M. With every item of the catalogue in ``items`` this is full softmax; with a batch's own items it is
-    in-batch softmax over unique items, the every-step form of ``in_batch_contrastive_loss``.
+    queries [T, d], items [M, d], targets [T] rows of ``items``. With every item of the catalogue in ``items`` this is
+    full softmax; with a batch's own items it is in-batch softmax over unique items, the every-step form of
+    ``in_batch_contrastive_loss``. Memory does not grow with T x M (``chunked_loss``).
     """
 
-    def chunk_loss(chunk: torch.Tensor, chunk_targets: torch.Tensor) -> torch.Tensor:
-        return nn.functional.cross_entropy((chunk @ items.T).float(), chunk_targets, reduction="sum")
+    def cross_entropy(logits, chunk, _):
+        own = targets[chunk, None]
+        torch.log_softmax(logits, dim=1, out=logits)
+        loss = -logits.gather(1, own).sum()
+        # The derivative of -log p⁺ towards the logits: p, less one at the target.
+        logits.exp_().scatter_add_(1, own, logits.new_full(own.shape, -1.0))
+        return loss, None
 
-    rows = max(1, logits_per_chunk // max(1, items.shape[0]))
-    if queries.shape[0] <= rows:
-        total = chunk_loss(queries, targets)
-    else:
-        total = sum(
-            checkpoint(chunk_loss, chunk, chunk_targets, use_reentrant=False, preserve_rng_state=False)
-            for chunk, chunk_targets in zip(queries.split(rows), targets.split(rows), strict=True)
+    total = chunked_loss(queries, items, cross_entropy, logits_per_chunk=logits_per_chunk)
+    return per_target(total, len(targets), num_targets)
+
+
+RowLosses = Callable[[torch.Tensor, slice, torch.Tensor | None], tuple[torch.Tensor, torch.Tensor | None]]
+
+
+def chunked_loss(
+    queries: torch.Tensor,
+    items: torch.Tensor,
+    row_losses: RowLosses,
+    own_scores: torch.Tensor | None = None,
+    logits_per_chunk: int | None = None,
+) -> torch.Tensor:
+    """Σ_t ℓ(q_t · e_1, …, q_t · e_M, s_t), with its gradient, without ever holding the T x M logits.
+
+    The derivative of each chunk of rows is taken where the chunk is made, so there are three products (logits, ∂/∂q,
+    ∂/∂e) and none is repeated; backward multiplies by the gradient of the sum. Second derivatives do not exist.
+
+    Args:
+        queries, items: [T, d], [M, d].
+        row_losses: called as ``(logits, chunk, own)`` with logits [t, M] of at least float32, the slice of rows they
+            are, and s of those rows; it returns the sum of the losses and ∂/∂s [t] (None without ``own_scores``), and
+            leaves ∂/∂logits where the logits were.
+        own_scores: s [T], one more score a row (that of its own target, say), or None.
+        logits_per_chunk: most logits at once (at least one row); None is ``LOGITS_PER_CHUNK`` of the kind of device, or
+            ``LEAST_ROWS`` rows where those are more.
+    """
+    device, num_items = queries.device.type, max(1, len(items))
+    if logits_per_chunk is None:
+        logits_per_chunk = LOGITS_PER_CHUNK.get(device, LOGITS_PER_CHUNK["other"])
+        logits_per_chunk = max(logits_per_chunk, LEAST_ROWS * num_items)
+    autocast = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+    dtype = torch.get_autocast_dtype(device) if autocast else queries.dtype
+    inputs = queries, items, own_scores
+    if not torch.is_grad_enabled():
+        inputs = (None if x is None else x.detach() for x in inputs)
+    with torch.autocast(device, enabled=False) if autocast else nullcontext():
+        return _ChunkedLoss.apply(*inputs, row_losses, max(1, logits_per_chunk // num_items), dtype)
+
+
+class _ChunkedLoss(torch.autograd.Function):
+    """``dtype`` is that of the products; logits, losses and all that adds up have ``wide``, at least float32."""
+
+    @staticmethod
+    def forward(ctx, queries, items, own_scores, row_losses, rows, dtype):
+        wide = torch.promote_types(dtype, torch.float32)
+        for_queries, for_items, for_own = (
+            torch.zeros_like(x, dtype=wide) if needed else None
+            for x, needed in zip((queries, items, own_scores), ctx.needs_input_grad[:3], strict=True)
         )
-    return _normalised(total, max(1, len(targets)) if num_targets is None else num_targets)
+        vectors = items.to(dtype)
+        buffer = vectors.new_empty(min(rows, len(queries)), len(items))
+        total = queries.new_zeros((), dtype=wide)
+        for start in range(0, len(queries), rows):
+            chunk = slice(start, start + rows)
+            asked = queries[chunk].to(dtype)
+            logits = torch.mm(asked, vectors.T, out=buffer[: len(asked)]).to(wide)
+            loss, own_gradient = row_losses(logits, chunk, None if own_scores is None else own_scores[chunk].to(wide))
+            total += loss
+            gradient = logits.to(dtype)
+            if for_queries is not None:
+                for_queries[chunk] = gradient @ vectors
+            if for_items is not None and dtype == wide:
+                for_items.addmm_(gradient.T, asked)
+            elif for_items is not None:
+                for_items += gradient.T @ asked
+            if for_own is not None:
+                for_own[chunk] = own_gradient
+        ctx.save_for_backward(for_queries, for_items, for_own)
+        ctx.dtypes = [None if x is None else x.dtype for x in (queries, items, own_scores)]
+        return total
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, upstream):
+        gradients = zip(ctx.saved_tensors, ctx.dtypes, strict=True)
+        return *(None if x is None else (x * upstream).to(dtype) for x, dtype in gradients), None, None, None
 
 
 def in_batch_contrastive_loss(
@@ -87,52 +180,4 @@ def in_batch_contrastive_loss(
     same = query_ids[:, None] == key_ids[None, :]
     same[rows, positives] = False
     logits = logits.masked_fill(same, 0.0 if unisrec_compat else float("-inf"))
-    return _normalised(nn.functional.cross_entropy(logits, positives, reduction="none"), num_targets)
-
-
-def gather_rows(rows: torch.Tensor) -> tuple[torch.Tensor, int]:
-    """Rows [n_p, ...] of every process p in one tensor, with gradient, and the index of this process's first row.
-
-    Processes may hold different numbers of rows. On one process the tensor itself comes back.
-    """
-    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
-        return rows, 0
-    counts = torch.zeros(dist.get_world_size(), dtype=torch.long, device=rows.device)
-    counts[dist.get_rank()] = len(rows)
-    dist.all_reduce(counts)
-    longest, counts = int(counts.max()), counts.tolist()
-    padded = torch.cat([rows, rows.new_zeros(longest - len(rows), *rows.shape[1:])])
-    gathered = _AllGather.apply(padded)
-    whole = torch.cat([part[:count] for part, count in zip(gathered, counts, strict=True)])
-    return whole, sum(counts[: dist.get_rank()])
-
-
-class _AllGather(torch.autograd.Function):
-    """[n, ...] of every process -> [P, n, ...]; backward sums what all processes want of this one's rows."""
-
-    @staticmethod
-    def forward(ctx, rows):
-        parts = [torch.empty_like(rows) for _ in range(dist.get_world_size())]
-        dist.all_gather(parts, rows.contiguous())
-        return torch.stack(parts)
-
-    @staticmethod
-    def backward(ctx, gradient):
-        gradient = gradient.contiguous()
-        dist.all_reduce(gradient)
-        return gradient[dist.get_rank()]
-
-
-def unique_across_processes(items: torch.Tensor, item_ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Each item of the global batch once: (vectors [M, d], row of each local item among them [m]).
-
-    items [m, d], item_ids [m] with 0 for padding, which becomes no candidate (its entry in the second tensor is
-    meaningless). An item read by several processes is represented by the first one's vector.
-    """
-    all_items, offset = gather_rows(items)
-    all_ids, _ = gather_rows(item_ids)
-    unique, inverse = torch.unique(all_ids, return_inverse=True)
-    order = torch.arange(len(all_ids), device=all_ids.device)
-    first = torch.full_like(unique, len(all_ids)).scatter_reduce_(0, inverse, order, "amin")
-    padding = int((unique == 0).any())  # unique is sorted: padding, where present, is its first entry
-    return all_items[first[padding:]], inverse[offset : offset + len(item_ids)] - padding
+    return per_target(nn.functional.cross_entropy(logits, positives, reduction="sum"), len(logits), num_targets)

@@ -16,7 +16,9 @@ from transformers.utils import ModelOutput, can_return_tuple
 
 from .body_retr import RetrModel, RetrPreTrainedModel, last_positions
 from .configuration_retr import RetrConfig
-from .losses import bpr_loss, gather_rows, in_batch_contrastive_loss, softmax_loss, unique_across_processes
+from .losses import in_batch_contrastive_loss, softmax_loss
+from .negatives_across_processes import gather_rows, unique_across_processes
+from .objectives import recommendation_loss
 
 __all__ = ["RetrForPreTraining", "RetrForSequentialRecommendation", "RetrModel", "RetrOutput", "RetrPreTrainedModel"]
 
@@ -146,19 +148,21 @@ class RetrForSequentialRecommendation(_Head):
         length_groups: Sequence[tuple[int, int]] | None = None,
         labels: torch.LongTensor | None = None,
         negative_ids: torch.LongTensor | None = None,
+        item_counts: torch.Tensor | None = None,
         num_items_in_batch: int | torch.Tensor | None = None,
         **kwargs,
     ) -> RetrOutput:
         """Scores the item table, or with ``labels`` computes the loss.
 
-        input_ids ... length_groups: as for ``RetrModel.forward``. For the softmax objective the table is what the
-            softmax runs over: pass the whole catalogue.
+        input_ids ... length_groups: as for ``RetrModel.forward``. The table is what the loss takes its candidates
+            from: pass the whole catalogue.
         labels: [B, N] row of the next item at each step, -100 where there is no target.
-        negative_ids: [B, N] row of one negative at each step, for ``objective="bpr"``.
+        negative_ids: [B, N] row of one negative at each step, for the objectives "bpr" and "bce".
+        item_counts: [M] how often each row of the table occurs in training, for ``negative_sampling="popularity"``.
         num_items_in_batch: number of targets in the global batch; None means those of this call.
 
         Raises:
-            ValueError: BPR without negatives, or anything ``RetrModel.forward`` refuses.
+            ValueError: negatives or counts that the objective needs are missing; what ``RetrModel.forward`` refuses.
         """
         if item_embeddings is None:
             item_embeddings = self.encode_items(table_item_ids, text_embeddings)
@@ -176,14 +180,11 @@ class RetrForSequentialRecommendation(_Head):
         if labels is not None:
             queries, targets, places = self._steps_and_targets(hidden_states, labels)
             candidates = self.candidate_vectors(item_embeddings)
-            if self.config.objective == "bpr":
-                if negative_ids is None:
-                    raise ValueError('objective="bpr" compares each target with one negative: pass negative_ids [B, N]')
-                positives = candidates.index_select(0, targets)
-                negatives = candidates.index_select(0, negative_ids.flatten()[places])
-                loss = bpr_loss(queries, positives, negatives, num_items_in_batch)
-            else:
-                loss = softmax_loss(queries, candidates[1:], targets - 1, num_items_in_batch)
+            negatives = None if negative_ids is None else negative_ids.flatten()[places] - 1
+            counts = None if item_counts is None else item_counts[1:]
+            loss = recommendation_loss(
+                self.config, queries, candidates[1:], targets - 1, negatives, num_items_in_batch, counts
+            )
             if outputs.auxiliary_loss is not None:
                 loss = loss + outputs.auxiliary_loss
         one_history_a_row = length_groups is None and position_ids is None

@@ -162,7 +162,9 @@ def train(
     trained = accelerator.unwrap_model(model)
     trained.load_state_dict(type(trained).from_pretrained(best).state_dict())
     if accelerator.is_main_process and progress.step > first_step:
-        accelerator.print(f"{progress.step} steps, {targets_seen / (time.perf_counter() - started):,.0f} targets/s")
+        rate, processes = targets_seen / (time.perf_counter() - started), accelerator.num_processes
+        each = f", {rate / processes:,.0f} a process" if processes > 1 else ""
+        accelerator.print(f"{progress.step} steps, {rate:,.0f} targets/s{each}")
     return progress
 
 

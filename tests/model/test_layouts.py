@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from retr_hf.data.collators import NextItemCollator, PreTrainingCollator, TextTables
-from retr_hf.data.ragged import RaggedBatch, layout_named
+from retr_hf.data.ragged import RaggedBatch, gather_ragged, layout_named
 from retr_hf.model.configuration_retr import RetrConfig
 from retr_hf.model.modeling_retr import RetrForPreTraining, RetrForSequentialRecommendation
 
@@ -55,15 +55,30 @@ def assert_all_equal(found):
 
 
 @pytest.mark.parametrize("router", ["pathway", "random", "none"])
-@pytest.mark.parametrize("objective", ["softmax", "bpr"])
+@pytest.mark.parametrize("objective", ["softmax", "bpr", "bce"])
 @pytest.mark.parametrize("kernel", ["sdpa", "eager"])
 def test_next_item_training(router, objective, kernel):
     model = make(router=router, objective=objective, attn_implementation=kernel)
     found = []
     for layout in LAYOUTS:
-        collate = NextItemCollator(ITEMS, negatives=objective == "bpr", lay_out=layout_named(layout, LENGTH))
+        collate = NextItemCollator(ITEMS, negatives=objective != "softmax", lay_out=layout_named(layout, LENGTH))
         batch = tensors(collate(histories(), np.random.default_rng(2), slice(None)))
         found.append(loss_and_gradients(model, batch | {"text_embeddings": text_table()}))
+    assert_all_equal(found)
+
+
+@pytest.mark.parametrize("router", ["pathway", "random", "none"])
+def test_one_pass_has_the_gradient_of_a_row_for_every_prefix(router):
+    model, whole = make(router=router), histories()
+    first = np.repeat(whole.first, whole.lengths - 1)
+    lengths = np.concatenate([np.arange(2, length + 1) for length in whole.lengths])
+    prefixes = RaggedBatch(gather_ragged(whole.tokens, first, lengths), lengths)
+    found = []
+    for batch, every_step in ((whole, True), (prefixes, False)):
+        collate = NextItemCollator(ITEMS, every_step, lay_out=layout_named("grouped", LENGTH))
+        assert collate.counts(batch)["num_items_in_batch"] == len(lengths)
+        inputs = tensors(collate(batch, np.random.default_rng(2), slice(None)))
+        found.append(loss_and_gradients(model, inputs | {"text_embeddings": text_table()}))
     assert_all_equal(found)
 
 
@@ -143,3 +158,19 @@ def test_groups_that_do_not_fit_the_row_are_refused():
                 model.model(rows, length_groups=groups, text_embeddings=text_table())
     with pytest.raises(ValueError, match="histories of 12 items, the model reads 9"):
         model.model(torch.ones(1, 12, dtype=torch.long), length_groups=((1, 12),), text_embeddings=text_table())
+
+
+@pytest.mark.parametrize("sampling", ["uniform", "popularity"])
+def test_popularity_reaches_the_draw(sampling):
+    """One item has all the counts: drawn as every negative, it is the only one whose vector learns beside targets."""
+    model = make(objective="sampled_softmax", negative_sampling=sampling, num_negatives=64, item_features="id",
+                 vocab_size=ITEMS + 1, router="none")  # fmt: skip
+    counts = torch.zeros(ITEMS + 1)
+    counts[17] = 9
+    rows, labels = torch.tensor([[1, 2]]), torch.tensor([[2, 3]])
+    model(rows, labels=labels, item_counts=counts).loss.backward()
+    learned = set(model.model.embed_tokens.weight.grad.abs().sum(1).nonzero().flatten().tolist())
+    assert learned == {1, 2, 3, 17} if sampling == "popularity" else len(learned) > 10
+    if sampling == "popularity":
+        with pytest.raises(ValueError, match="item_counts"):
+            model(rows, labels=labels)

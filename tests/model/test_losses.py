@@ -4,12 +4,36 @@ import math
 
 import pytest
 import torch
+from torch.nn.functional import cross_entropy
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from retr_hf.model.losses import bpr_loss, in_batch_contrastive_loss, softmax_loss, unique_across_processes
+from retr_hf.model import losses
+from retr_hf.model.losses import bce_loss, bpr_loss, chunked_loss, in_batch_contrastive_loss, softmax_loss
 
 
-def vectors(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float32)
+def vectors(*shape, seed=0, dtype=torch.float32):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+
+
+def value_and_gradients(loss, *inputs):
+    """Twice the loss, so that the gradient of the sum is not 1, and its gradients."""
+    inputs = [x.detach().requires_grad_() for x in inputs]
+    value = 2 * loss(*inputs)
+    return value.detach(), *torch.autograd.grad(value, inputs)
+
+
+class LargestTensor(TorchDispatchMode):
+    """Remembers the largest tensor that any operation gave."""
+
+    def __init__(self):
+        super().__init__()
+        self.numel = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        if isinstance(result, torch.Tensor):
+            self.numel = max(self.numel, result.numel())
+        return result
 
 
 def test_bpr_by_hand():
@@ -23,16 +47,117 @@ def test_bpr_is_softmax_over_two():
     torch.testing.assert_close(bpr_loss(q, good, bad), softmax_loss(q, both, torch.tensor([0])))
 
 
-@pytest.mark.parametrize("chunk", [1, 7 * 5, 10**9])
-def test_softmax_chunks_change_neither_loss_nor_gradient(chunk):
-    q, items, targets = vectors(23, 6).requires_grad_(), vectors(7, 6, seed=1).requires_grad_(), torch.arange(23) % 7
-    loss = softmax_loss(q, items, targets, logits_per_chunk=chunk)
-    loss.backward()
-    q2, items2 = q.detach().clone().requires_grad_(), items.detach().clone().requires_grad_()
-    plain = torch.nn.functional.cross_entropy(q2 @ items2.T, targets)
-    plain.backward()
-    for got, want in ((loss, plain), (q.grad, q2.grad), (items.grad, items2.grad)):
-        torch.testing.assert_close(got, want, atol=1e-6, rtol=1e-5)
+def test_bce_by_hand():
+    """Zero weights cost 2 log 2 a target; s+ = 1, s- = 0 the same but for the positive."""
+    assert bce_loss(torch.zeros(3, 4), vectors(3, 4), vectors(3, 4)).item() == pytest.approx(2 * math.log(2))
+    loss = bce_loss(torch.tensor([[1.0, 0.0]]), torch.tensor([[1.0, 5.0]]), torch.tensor([[0.0, 7.0]]))
+    assert loss.item() == pytest.approx(math.log(1 + math.exp(-1)) + math.log(2))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("chunk", [1, 5 * 7, 8 * 7, 10**9, None])
+def test_softmax_chunks_change_neither_loss_nor_gradient(chunk, dtype):
+    queries, items, targets = vectors(23, 6, dtype=dtype), vectors(7, 6, seed=1, dtype=dtype), torch.arange(23) % 7
+    got = value_and_gradients(lambda q, e: softmax_loss(q, e, targets, logits_per_chunk=chunk), queries, items)
+    plain = value_and_gradients(lambda q, e: cross_entropy(q @ e.T, targets), queries, items)
+    for ours, theirs in zip(got, plain, strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_softmax_of_huge_scores():
+    """Scores of ±1e4: a probability underflows to 0, its logarithm does not."""
+    queries, items = torch.tensor([[1e4], [-1e4]]), torch.tensor([[1.0], [-1.0]])
+    loss, for_queries, for_items = value_and_gradients(
+        lambda q, e: softmax_loss(q, e, torch.tensor([1, 1]), logits_per_chunk=2), queries, items
+    )
+    assert loss.item() == 2e4  # twice the mean of 2e4 and 0
+    assert for_queries.tolist() == [[2.0], [0.0]] and for_items.tolist() == [[1e4], [-1e4]]
+
+
+@pytest.mark.parametrize("needed", [(True, False), (False, True), (False, False)])
+def test_softmax_gives_the_gradients_that_are_needed(needed):
+    queries, items, targets = vectors(9, 4), vectors(5, 4, seed=1), torch.arange(9) % 5
+    _, *expected = value_and_gradients(lambda q, e: softmax_loss(q, e, targets), queries, items)
+    queries.requires_grad_(needed[0])
+    items.requires_grad_(needed[1])
+    loss = 2 * softmax_loss(queries, items, targets, logits_per_chunk=10)
+    assert loss.requires_grad == any(needed)
+    if any(needed):
+        loss.backward()
+    for got, want, wanted in zip((queries.grad, items.grad), expected, needed, strict=True):
+        assert (got is not None) == wanted
+        if wanted:
+            torch.testing.assert_close(got, want)
+
+
+@pytest.mark.parametrize(("wanted", "products"), [(True, 3), (False, 1)])
+def test_softmax_multiplies_three_times_or_once(wanted, products):
+    queries, items, targets = vectors(20, 4).requires_grad_(wanted), vectors(5, 4, seed=1), torch.arange(20) % 5
+    items.requires_grad_(wanted)
+
+    class Products(TorchDispatchMode):
+        found = 0
+
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            self.found += any(name in str(function) for name in ("aten.mm", "aten.addmm", "aten.matmul"))
+            return function(*args, **(kwargs or {}))
+
+    with Products() as counter:
+        loss = softmax_loss(queries, items, targets, logits_per_chunk=10 * 5)
+        if wanted:
+            loss.backward()
+        with torch.no_grad():
+            softmax_loss(queries, items, targets, logits_per_chunk=10**9)  # one chunk, nothing to derive
+    assert counter.found == 2 * products + 1
+
+
+@pytest.mark.parametrize("chunk", [8 * 400, None])
+def test_softmax_memory_stays_within_a_chunk(chunk, monkeypatch):
+    """A chunk of its own choice is no less than LEAST_ROWS rows."""
+    monkeypatch.setitem(losses.LOGITS_PER_CHUNK, "cpu", 10)
+    monkeypatch.setattr(losses, "LEAST_ROWS", 8)
+    queries, items = vectors(300, 2).requires_grad_(), vectors(400, 2, seed=1).requires_grad_()
+    with LargestTensor() as largest:
+        softmax_loss(queries, items, torch.arange(300), logits_per_chunk=chunk).backward()
+    assert largest.numel == 8 * 400  # not 300 x 400
+
+
+def test_softmax_under_autocast_adds_up_in_float32():
+    queries, items, targets = vectors(40, 6), vectors(7, 6, seed=1), torch.arange(40) % 7
+    exact = value_and_gradients(lambda q, e: cross_entropy(q @ e.T, targets), queries, items)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        rough = value_and_gradients(lambda q, e: softmax_loss(q, e, targets, logits_per_chunk=21), queries, items)
+    assert (rough[1] - exact[1]).abs().max() > 1e-4  # the products were made in bfloat16
+    for ours, theirs in zip(rough, exact, strict=True):
+        assert ours.dtype == torch.float32
+        torch.testing.assert_close(ours, theirs, rtol=0.02, atol=0.01)
+
+
+def test_softmax_compiles():
+    targets = torch.arange(23) % 7
+
+    def loss(queries, items):
+        return 3 * softmax_loss(2 * queries, items, targets, logits_per_chunk=35)
+
+    inputs = vectors(23, 6), vectors(7, 6, seed=1)
+    compiled = torch.compile(loss, backend="aot_eager")
+    for ours, theirs in zip(value_and_gradients(compiled, *inputs), value_and_gradients(loss, *inputs), strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_any_row_loss_in_chunks():
+    """Σ_t (s_t Σ_j z_tj²): a loss whose rows also hold a score of their own."""
+
+    def squares(logits, chunk, own):
+        by_row = logits.square().sum(dim=1)
+        logits.mul_(2 * own[:, None])
+        return (own * by_row).sum(), by_row
+
+    inputs = vectors(11, 3), vectors(4, 3, seed=1), vectors(11, seed=2)
+    got = value_and_gradients(lambda q, e, own: chunked_loss(q, e, squares, own, logits_per_chunk=12), *inputs)
+    plain = value_and_gradients(lambda q, e, own: (own * (q @ e.T).square().sum(1)).sum(), *inputs)
+    for ours, theirs in zip(got, plain, strict=True):
+        torch.testing.assert_close(ours, theirs)
 
 
 def test_global_normaliser_makes_parts_add_up():
@@ -42,7 +167,11 @@ def test_global_normaliser_makes_parts_add_up():
 
 
 def test_no_target_is_no_loss():
-    assert softmax_loss(vectors(0, 4), vectors(5, 4), torch.zeros(0, dtype=torch.long)).item() == 0.0
+    none = torch.zeros(0, dtype=torch.long)
+    loss, for_queries, for_items = value_and_gradients(
+        lambda q, e: softmax_loss(q, e, none), vectors(0, 4), vectors(5, 4)
+    )
+    assert loss.item() == 0 and for_queries.shape == (0, 4) and torch.equal(for_items, torch.zeros(5, 4))
 
 
 def test_contrastive_by_hand():
@@ -70,10 +199,3 @@ def test_contrastive_over_unique_items_is_softmax_over_them():
     torch.testing.assert_close(
         in_batch_contrastive_loss(queries, keys, ids, ids, rows), softmax_loss(queries, keys, rows)
     )
-
-
-def test_unique_items_leave_padding_out_and_keep_the_first():
-    items, ids = vectors(5, 2), torch.tensor([0, 9, 4, 9, 0])
-    unique, row = unique_across_processes(items, ids)
-    assert torch.equal(unique, items[[2, 1]])  # sorted by id: 4, 9
-    assert row[[1, 2, 3]].tolist() == [1, 0, 1]
