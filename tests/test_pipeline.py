@@ -9,6 +9,7 @@ from retr_hf.model.item_catalog import ItemCatalog
 from retr_hf.model.modeling_retr import RetrForSequentialRecommendation
 from retr_hf.model.processing_retr import RetrProcessor
 from retr_hf.pipeline import Recommender
+from retr_hf.recommendation import Recommendation
 
 IDS = [f"item-{number}" for number in range(12)]
 
@@ -19,11 +20,11 @@ def catalogue(count=12, seed=0):
     return ItemCatalog(ids, [f"title of {item}" for item in ids], vectors, {"encoder": "test", "revision": "1"})
 
 
-def model(router="pathway"):
+def model(router="pathway", **changes):
     torch.manual_seed(0)
     config = RetrConfig(
         hidden_size=16, num_attention_heads=2, text_size=8, max_position_embeddings=4, router=router,
-        text_encoder="test@1",
+        text_encoder="test@1", **changes,
     )  # fmt: skip
     return RetrForSequentialRecommendation(config)
 
@@ -97,3 +98,82 @@ def test_wrong_questions():
         recommender.recommend([3, 4])
     with pytest.raises(ValueError, match="got the string"):
         recommender.recommend("item-3", exclude_seen=False)
+
+
+def test_an_answer_without_pathway():
+    recommender = Recommender(model(), RetrProcessor(catalogue(), 4))
+    session = recommender.session([IDS[:2], IDS[3:6]])
+    whole, bare = recommender.recommend([IDS[:2], IDS[3:6]]), session.recommend(pathway=False)
+    assert all(answer.pathway for answer in whole) and not any(answer.pathway for answer in bare)
+    for answers in (bare, recommender.recommend([IDS[:2], IDS[3:6]], pathway=False)):
+        assert_same_answers(answers, [Recommendation(answer.items, []) for answer in whole])
+
+
+def assert_same_answers(found, wanted):
+    for got, want in zip(found, wanted, strict=True):
+        assert [(item.item_id, item.title) for item in got.items] == [(item.item_id, item.title) for item in want.items]
+        scores = [[item.score for item in answer.items] for answer in (got, want)]
+        assert scores[0] == pytest.approx(scores[1], abs=1e-4)
+        shown = [[(step.item_id, step.title, step.kept) for step in answer.pathway] for answer in (got, want)]
+        assert shown[0] == shown[1]
+        alphas = [[alpha for step in answer.pathway for alpha in step.keep_probabilities] for answer in (got, want)]
+        assert alphas[0] == pytest.approx(alphas[1], abs=1e-5)
+
+
+@pytest.mark.parametrize(("router", "max_length"), [("pathway", 4), ("random", 4), ("none", 4), ("pathway", 3)])
+def test_a_session_answers_as_the_recommender_does_on_the_whole_histories(router, max_length):
+    decided = model(router, initializer_range=0.3, router_init_keep=0.6)  # routes that differ between behaviours
+    recommender, rng = Recommender(decided, RetrProcessor(catalogue(), max_length)), np.random.default_rng(0)
+    histories = [IDS[:2], ["nobody's", IDS[4], IDS[4]], IDS[1:6], []]
+    session = recommender.session(histories)
+    assert_same_answers(
+        session.recommend(k=3, users=[2, 0, 1]), recommender.recommend([histories[u] for u in (2, 0, 1)], 3)
+    )
+    session.append({3: IDS[7]})
+    histories[3], kept = [IDS[7]], set()
+    for step in range(8):
+        items = {int(user): str(rng.choice([*IDS[:8], "unknown"])) for user in rng.permutation(4)[: step % 4 + 1]}
+        session.append(items)
+        for user, item in items.items():
+            histories[user] = [*histories[user], item]
+        answers = session.recommend(k=5)
+        assert_same_answers(answers, recommender.recommend(histories, k=5))
+        kept |= {route for answer in answers for step in answer.pathway for route in step.kept}
+    seen_too = {"k": 12, "exclude_seen": False}
+    assert_same_answers(session.recommend(**seen_too), recommender.recommend(histories, **seen_too))
+    assert kept == (set() if router == "none" else {True, False}) and len(session.histories[2]) > 4
+
+
+def test_a_session_may_begin_with_nothing():
+    recommender = Recommender(model(), RetrProcessor(catalogue(), 4))
+    session = recommender.session([[], ["unknown"]])
+    with pytest.raises(ValueError, match="user 0 has no item of the catalogue yet"):
+        session.recommend()
+    session.append({0: IDS[1], 1: "unknown too"})
+    with pytest.raises(ValueError, match="user 1 has no item"):
+        session.recommend(users=[0, 1])
+    assert_same_answers(session.recommend(users=[0]), [recommender.recommend([IDS[1]])])
+    session.append({})
+    assert session.cache.lengths.tolist() == [1, 0]
+
+
+def test_wrong_sessions():
+    recommender = Recommender(model(), RetrProcessor(catalogue(), 4, unknown_items="error"))
+    with pytest.raises(ValueError, match="got the string 'item-1'"):
+        recommender.session(IDS[1:3])
+    with pytest.raises(ValueError, match="1 of 3 items are not in the catalogue"):
+        recommender.session([IDS[:2], ["unknown"]])
+    with pytest.raises(ValueError, match="users=0"):
+        recommender.session([])
+    session = recommender.session([IDS[:2], []])
+    for items, told in (
+        ({0: IDS[3], 1: "unknown"}, "not in the catalogue"),
+        ({0: IDS[3], 2: IDS[3]}, "numbers from 0 to 1"),
+        ({0: 3}, "item ids are strings"),
+    ):
+        with pytest.raises(ValueError, match=told):
+            session.append(items)
+    for question, told in (({"users": [2]}, "numbers from 0 to 1"), ({"k": 0, "users": [0]}, "k=0")):
+        with pytest.raises(ValueError, match=told):
+            session.recommend(**question)
+    assert session.histories == [[1, 2], []] and session.cache.lengths.tolist() == [2, 0]

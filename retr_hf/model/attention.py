@@ -76,6 +76,7 @@ class PathwayAttention(nn.Module):
     """Base of every tenant of the slot; see the contract above."""
 
     is_causal = True
+    reads: tuple[str, ...] = ()  # what ``mix`` needs of the context beside layout and mask: "times", "marks"
 
     def project(self, query_tokens, key_tokens, route=None) -> tuple[torch.Tensor, ...]:
         """Token by token; see the contract."""

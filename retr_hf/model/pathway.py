@@ -205,7 +205,7 @@ class PathwayRouter(nn.Module):
 
     def next(self, hidden_states: torch.Tensor, previous_route: torch.Tensor, sums: PathwaySums) -> Routing:
         """Routes one more token a user: hidden_states [U, d], previous_route [U], the sums with it -> [U] each."""
-        return self.decide(hidden_states, sums.mean(), previous_route)
+        return self.decide(hidden_states, sums.mean().to(hidden_states.dtype), previous_route)
 
 
 def pick(values: torch.Tensor, ends: torch.Tensor) -> torch.Tensor:
@@ -240,7 +240,7 @@ class RandomRouter(nn.Module):
 
     def next(self, hidden_states: torch.Tensor, previous_route: torch.Tensor, sums: PathwaySums) -> Routing:
         """As ``PathwayRouter.next``."""
-        return self._decide(torch.ones_like(sums.count), sums.count, previous_route)
+        return self._decide(torch.ones_like(sums.count).float(), sums.count.long(), previous_route)
 
     def _decide(self, valid, ranks, previous_route, generator=None) -> Routing:
         if self.training or self.sampling:

@@ -50,11 +50,11 @@ class RetrProcessor:
         """Writes the catalogue into a folder; the other settings are the model's."""
         self.catalog.save_pretrained(folder)
 
-    def indices(self, history: Sequence[str]) -> np.ndarray:
-        """Catalogue indices of a whole history [n], unknown ids handled by policy.
+    def lookup(self, history: Sequence[str]) -> np.ndarray:
+        """Catalogue index of each id of a list [n], 0 for an unknown one.
 
         Raises:
-            ValueError: a string instead of a list of ids; unknown ids under ``"error"``; no known id at all.
+            ValueError: a string instead of a list of ids; unknown ids under ``"error"``.
         """
         if isinstance(history, str):
             raise ValueError(f"history: expected a list of item ids, got the string {history!r}")
@@ -68,6 +68,15 @@ class RetrProcessor:
                 f"{len(unknown)} of {len(found)} items are not in the catalogue, such as {unknown[:3]}; "
                 'use unknown_items="skip" to leave them out'
             )
+        return found
+
+    def indices(self, history: Sequence[str]) -> np.ndarray:
+        """Catalogue indices of a whole history [n], unknown ids handled by policy.
+
+        Raises:
+            ValueError: see ``lookup``; also no known id at all.
+        """
+        found = self.lookup(history)
         found = found[found > 0]
         if not len(found):
             raise ValueError(
@@ -84,7 +93,11 @@ class RetrProcessor:
         """
         if isinstance(histories, str) or (len(histories) and not isinstance(histories[0], (list, tuple))):
             histories = [histories]
-        rows = [self.indices(history)[-self.max_length :] for history in histories]
+        return self.pad([self.indices(history) for history in histories])
+
+    def pad(self, rows: Sequence[Sequence[int]]) -> BatchFeature:
+        """Catalogue indices of histories, whole, empty ones too -> what the call above gives."""
+        rows = [np.asarray(row[-self.max_length :], dtype=np.int64) for row in rows]
         longest = max((len(row) for row in rows), default=1)
         input_ids = torch.zeros(len(rows), longest, dtype=torch.long)
         for row, indices in zip(input_ids, rows, strict=True):

@@ -1,0 +1,104 @@
+"""What a recommender answers: the best items by title and score, and the pathway behind them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
+import torch
+
+from .model.processing_retr import RetrProcessor
+
+
+@dataclass(frozen=True)
+class RecommendedItem:
+    """One recommended item: raw id, title (the catalogue's text) and score (query · item)."""
+
+    item_id: str
+    title: str
+    score: float
+
+
+@dataclass(frozen=True)
+class PathwayStep:
+    """What the routers decided about one behaviour of the history.
+
+    kept: the hard route of each block.
+    keep_probabilities: α of each block.
+    """
+
+    item_id: str
+    title: str
+    kept: tuple[bool, ...]
+    keep_probabilities: tuple[float, ...]
+
+    @property
+    def on_pathway(self) -> bool:
+        """It may ask in the last block: it is among the behaviours that drove the recommendation."""
+        return self.kept[-1]
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """Items, best first, and the pathway over the history the model read (empty for a model without router)."""
+
+    items: list[RecommendedItem]
+    pathway: list[PathwayStep]
+
+    def __str__(self) -> str:
+        kept = [step.title for step in self.pathway if step.on_pathway]
+        lines = [f"{item.score:7.3f}  {item.title} [{item.item_id}]" for item in self.items]
+        if self.pathway:
+            lines.append(f"driven by {len(kept)} of {len(self.pathway)}: " + "; ".join(kept))
+        return "\n".join(lines)
+
+
+def recommendations(
+    processor: RetrProcessor,
+    scores: torch.Tensor,
+    k: int,
+    windows: Sequence[Sequence[int]],
+    seen: Sequence[Sequence[int]] | None,
+    routes: tuple[torch.Tensor, ...] | None,
+    keep_probabilities: tuple[torch.Tensor, ...] | None,
+) -> list[Recommendation]:
+    """Answers to B histories. M rows of the item table, L blocks.
+
+    Args:
+        processor: says which items the rows are.
+        scores: [B, M], written to.
+        k: how many items, at most those that remain.
+        windows: rows of the items the model read, of each history.
+        seen: rows to leave out, of each history; None leaves out none.
+        routes, keep_probabilities: tuples over blocks of [B, n], padded on the right; empty or None without a router.
+
+    Raises:
+        ValueError: k < 1.
+    """
+    if k < 1:
+        raise ValueError(f"k={k}: expected at least 1")
+    scores[:, 0] = float("-inf")
+    if seen is not None:
+        rows = np.repeat(np.arange(len(seen)), [len(each) for each in seen])
+        scores[torch.from_numpy(rows), torch.from_numpy(np.concatenate(seen))] = float("-inf")
+    best = scores.topk(min(k, scores.shape[1] - 1), dim=-1)
+    kept = best.values.isfinite()
+    titles = processor.decode(best.indices[kept].tolist())
+    items = (RecommendedItem(*item, score) for item, score in zip(titles, best.values[kept].tolist(), strict=True))
+    steps = iter(_steps(processor, windows, routes, keep_probabilities) if routes else ())
+    return [
+        Recommendation(list(islice(items, count)), list(islice(steps, len(window) if routes else 0)))
+        for count, window in zip(kept.sum(1).tolist(), windows, strict=True)
+    ]
+
+
+def _steps(processor, windows, routes, keep_probabilities) -> list[PathwayStep]:
+    """The steps of all windows, one after the other."""
+    lengths = torch.tensor([len(window) for window in windows])
+    real = (torch.arange(routes[0].shape[1]) < lengths[:, None]).to(routes[0].device)
+    kept, alphas = (torch.stack(parts, dim=-1)[real] for parts in (routes, keep_probabilities))  # [T, L]
+    titles = processor.decode(np.concatenate(windows))
+    return [
+        PathwayStep(*item, tuple(route), tuple(alpha))
+        for item, route, alpha in zip(titles, kept.bool().tolist(), alphas.tolist(), strict=True)
+    ]

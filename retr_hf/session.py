@@ -1,0 +1,86 @@
+"""RecommenderSession: users whose histories grow while they are served."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from .model.behavior_cache import BehaviorCache
+from .recommendation import Recommendation, recommendations
+
+if TYPE_CHECKING:
+    from .pipeline import Recommender
+
+
+class RecommenderSession:
+    """Answers as ``Recommender.recommend`` does on the whole histories, but an item more costs O(N d) (see
+    ``BehaviorCache``): the session keeps what the model has computed of each user, ``cache.bytes_per_user`` of memory.
+
+    Unknown item ids follow the processor's policy: left out, or an error before anything is changed. A user may have
+    no item yet; recommendations start with the first. One thread at a time.
+
+    Args:
+        recommender: model and catalogue; made by ``Recommender.session``.
+        histories: raw item ids of each user, oldest first. Users are numbered in this order, from 0.
+
+    Attributes:
+        histories: catalogue indices of each user's whole history, unknown items left out.
+        cache: the ``BehaviorCache``.
+
+    Raises:
+        ValueError: no users, a string in place of a list of ids, ids that are not strings, unknown ids under
+            ``"error"``, or a model ``BehaviorCache`` refuses.
+    """
+
+    def __init__(self, recommender: "Recommender", histories: Sequence[Sequence[str]]):
+        self.model, self.processor = recommender.model, recommender.processor
+        for history in histories:
+            if isinstance(history, str):
+                raise ValueError(f"histories: expected a list of item ids for each user, got the string {history!r}")
+        found = self.processor.lookup([item for history in histories for item in history])
+        ends = np.cumsum([len(history) for history in histories])
+        self.histories = [each[each > 0].tolist() for each in np.split(found, ends[:-1])]
+        items = recommender.item_embeddings
+        self.cache = BehaviorCache(self.model.model, items, len(histories), self.processor.max_length)
+        self.cache.start(**self.processor.pad(self.histories))
+        self.candidates = self.model.candidate_vectors(items)  # [num_items + 1, d]
+
+    def append(self, items: Mapping[int, str]) -> None:
+        """What some users have just done: user number -> raw item id, one each; call again for more.
+
+        Raises:
+            ValueError: a user the session does not have, an id that is no string, an unknown id under ``"error"``.
+        """
+        found = self.processor.lookup(list(items.values())).tolist()
+        known = {user: row for user, row in zip(items, found, strict=True) if row}
+        if known:
+            self.cache.append(list(known.values()), list(known))
+        for user, row in known.items():
+            self.histories[user].append(row)
+
+    @torch.no_grad()
+    def recommend(
+        self, k: int = 10, exclude_seen: bool = True, users: Sequence[int] | None = None, pathway: bool = True
+    ) -> list[Recommendation]:
+        """The k best next items of some users.
+
+        Args:
+            k: how many items, at most those that remain.
+            exclude_seen: leave the items of the whole history out.
+            users: their numbers; None means all, in order.
+            pathway: tell it too; of many long histories that takes longer than all the rest.
+
+        Raises:
+            ValueError: k < 1, a user the session does not have, or one who has no item of the catalogue yet.
+        """
+        states = self.cache.states(users)
+        histories = self.histories if users is None else [self.histories[user] for user in users]
+        if not all(histories):
+            nobody = histories.index([]) if users is None else users[histories.index([])]
+            raise ValueError(f"user {nobody} has no item of the catalogue yet: append one, or name the users to answer")
+        scores = self.model.query_vectors(states) @ self.candidates.T
+        windows = [history[-self.processor.max_length :] for history in histories]
+        seen = histories if exclude_seen else None
+        shown = self.cache.routes(users) if pathway else (None, None)
+        return recommendations(self.processor, scores, k, windows, seen, *shown)
