@@ -12,13 +12,11 @@ Numbers of different protocols are not comparable.
 
 Ties
     r_u = #{candidates i : s(u, i) >= s(u, target)}: equal scores rank the target last (pessimistic), so that a model
-    that scores everything alike gets the worst rank and not the best. Decided in ``_not_below`` and nowhere else.
+    that scores everything alike gets the worst rank and not the best. Decided in ``not_below`` and nowhere else.
 
 Rounding
-    The sum over D in a matrix product depends on the shape of the chunk and on the device, so two items with the same
-    vector (the same text) could get scores an ulp apart, and ranks would depend on the chunk size. Therefore scores
-    are summed in float64 and rounded once to float32, in which they are compared: for float32 (or lower) inputs the
-    order of the sum shows in about one of 2^25 scores. Devices without float64 (mps) sum in float32.
+    Ranks depend neither on the chunk size nor on the device: scores are float64 sums rounded once to float32, and
+    products in float32 decide only what they can be proven to decide. How is told in ``comparison``.
 
 A score that is not finite raises ``DataError``: no comparison with NaN is true, so it would silently give rank 1.
 """
@@ -31,6 +29,7 @@ import torch
 from torch import Tensor
 
 from ..errors import DataError
+from .comparison import Comparison, longest_vectors, not_below, pair_scores, score_memory
 
 Indices: TypeAlias = Tensor | np.ndarray
 Queries: TypeAlias = Tensor | Callable[[slice], Tensor]
@@ -44,12 +43,12 @@ def full_ranks(
     targets: Indices,
     seen: Ragged | None = None,
     user_chunk: int = 1024,
-    item_chunk: int = 16384,
+    item_chunk: int = 4096,
 ) -> dict[str, np.ndarray]:
     """Ranks among the whole catalogue, both protocols from one pass over the scores.
 
-    Never holds more than [user_chunk, item_chunk] scores. The work runs on the device of the queries; ``items`` may
-    stay elsewhere and is then moved chunk by chunk.
+    Never holds more than [user_chunk, item_chunk] scores and as many flags. The work runs on the device of the
+    queries; ``items`` may stay elsewhere and is then moved chunk by chunk.
 
     Args:
         queries: [U, D], or a function from a slice of users to their [B, D], so that the encoder runs chunk by chunk.
@@ -67,33 +66,29 @@ def full_ranks(
     """
     targets = _targets(targets, len(items))
     seen = None if seen is None else _ragged(seen, len(targets), len(items), "seen")
-    full, among_seen = torch.zeros_like(targets), torch.zeros_like(targets)
+    lengths = longest_vectors(items, item_chunk)
+    full, unseen = torch.ones_like(targets), torch.ones_like(targets)  # the target itself
+    memory = None
 
     for users, query in _chunks(queries, len(targets), user_chunk):
-        target = targets[users].to(query.device)  # [B]
-        target_score = _row_scores(query, items, target)  # [B]
-        above = torch.zeros_like(target)
-        above_seen = torch.zeros_like(target)
+        target, row = targets[users].to(query.device), torch.arange(len(query), device=query.device)  # [B], [B]
+        target_score = pair_scores(query, items[target.to(items.device)].to(query.device))  # [B]
+        if memory is None:
+            memory = score_memory(len(query), min(item_chunk, len(items) - 1), query.device)
+        comparison = Comparison(query, target_score, memory)
         if seen is not None:
-            seen_row, seen_item = _distinct_seen(seen, users, targets[users])  # [K], [K], sorted by item
+            seen_row, seen_item = _seen_by(seen, users, query.device)  # [K], [K]
 
-        for start in range(1, len(items), item_chunk):
-            table = items[start : start + item_chunk].to(query)  # [C, D]
-            scores = _rounded(query @ table.T, query, table)  # [B, C]
-            # The target meets itself with the very number it is compared with: counted once, whatever the rounding.
-            row = ((target >= start) & (target < start + len(table))).nonzero().squeeze(1)
-            scores[row, target[row] - start] = target_score[row]
-            not_below = _not_below(scores, target_score[:, None])
-            above += not_below.sum(dim=1)
+        for start, longest in zip(range(1, len(items), item_chunk), lengths, strict=True):
+            table = items[start : start + item_chunk].to(query.device)  # [C, D]
+            before, flags = comparison.with_chunk(table, longest, _within(row, target, start, len(table)))
+            full[users] += before.cpu()
             if seen is not None:
-                low, high = torch.searchsorted(seen_item, torch.tensor([start, start + len(table)])).tolist()
-                row, column = seen_row[low:high].to(query.device), seen_item[low:high].to(query.device) - start
-                above_seen.index_add_(0, row, not_below[row, column].long())
-
-        full[users], among_seen[users] = above.cpu(), above_seen.cpu()
+                flags[_within(seen_row, seen_item, start, len(table))] = 0
+                unseen[users] += flags.sum(dim=1).long().cpu()
 
     ranks = {"full": full.numpy()}
-    return ranks if seen is None else ranks | {"full-unseen": (full - among_seen).numpy()}
+    return ranks if seen is None else ranks | {"full-unseen": unseen.numpy()}
 
 
 @torch.no_grad()
@@ -123,40 +118,18 @@ def sampled_ranks(
     ranks = torch.ones_like(targets)
 
     for users, query in _chunks(queries, len(targets), user_chunk):
-        target_score = _row_scores(query, items, targets[users].to(query.device))  # [B]
+        target = items[targets[users].to(items.device)].to(query.device)  # [B, D]
+        target_score = pair_scores(query, target)  # [B]
         chunk = slice(int(offsets[users.start]), int(offsets[users.stop]))
         row, item = (owner[chunk] - users.start).to(query.device), values[chunk].to(query.device)  # [K], [K]
-        not_below = _not_below(_row_scores(query[row], items, item), target_score[row])  # [K]
-        ranks[users] += torch.bincount(row[not_below], minlength=len(query)).cpu()
+        scores = pair_scores(query[row], items[item.to(items.device)].to(query.device))  # [K]
+        ranks[users] += torch.bincount(row[not_below(scores, target_score[row])], minlength=len(query)).cpu()
 
     return {"sampled": ranks.numpy()}
 
 
-def _not_below(scores: Tensor, target_scores: Tensor) -> Tensor:
-    """Which candidates stand before the target: those with a higher score, and those with the same one."""
-    return scores >= target_scores
-
-
-def _row_scores(query: Tensor, items: Tensor, index: Tensor) -> Tensor:
-    """s(b, index_b) [B]: one product a row, summed and rounded like the product of a chunk."""
-    vectors = items[index.to(items.device)].to(query)  # [B, D]
-    return _rounded((query * vectors).sum(dim=-1), query, vectors)
-
-
-def _rounded(scores: Tensor, query: Tensor, vectors: Tensor) -> Tensor:
-    scores = scores.float()
-    if scores.numel() and not torch.stack(scores.aminmax()).isfinite().all():
-        cause = "their products are too large for float32"
-        if not query.isfinite().all():
-            cause = "the queries hold NaN or infinite values: the encoder gave them, see the log of its training"
-        elif not vectors.isfinite().all():
-            cause = "the item vectors hold NaN or infinite values: look at the item embeddings and the item encoder"
-        raise DataError(f"scores must be finite to be ranked, but {cause}")
-    return scores
-
-
 def _chunks(queries: Queries, num_users: int, size: int) -> Iterator[tuple[slice, Tensor]]:
-    """Slices of users and their queries [B, D], in the type that scores are summed in."""
+    """Slices of users and their queries [B, D]."""
     if not callable(queries) and len(queries) != num_users:
         raise DataError(f"one query a target is needed: got {len(queries)} queries and {num_users} targets")
     for start in range(0, num_users, size):
@@ -165,19 +138,22 @@ def _chunks(queries: Queries, num_users: int, size: int) -> Iterator[tuple[slice
         if query.ndim != 2 or len(query) != users.stop - users.start:
             expected = f"[{users.stop - users.start}, D]"
             raise DataError(f"queries for users {users.start}:{users.stop} must be {expected}, got {list(query.shape)}")
-        yield users, query.to(torch.float32 if query.device.type == "mps" else torch.float64)
+        yield users, query
 
 
-def _distinct_seen(seen: tuple[Tensor, Tensor], users: slice, target: Tensor) -> tuple[Tensor, Tensor]:
-    """Each (row of the chunk, seen item) once, without the user's own target, sorted by item: padding comes first,
-    before the chunk that starts at item 1."""
+def _seen_by(seen: tuple[Tensor, Tensor], users: slice, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Row of the chunk [K] and seen item [K], as often as it was seen."""
     values, offsets = seen
-    size = len(target)
     bounds = offsets[users.start : users.stop + 1]
-    item = values[int(bounds[0]) : int(bounds[-1])]  # [K]
-    row = torch.repeat_interleave(torch.arange(size), bounds.diff())  # [K]
-    key = torch.unique((item * size + row)[item != target[row]])
-    return key % size, key // size
+    row = torch.repeat_interleave(torch.arange(len(bounds) - 1), bounds.diff())
+    return row.to(device), values[int(bounds[0]) : int(bounds[-1])].to(device)
+
+
+def _within(row: Tensor, item: Tensor, start: int, size: int) -> tuple[Tensor, Tensor]:
+    """Rows and columns of those pairs whose item is in the chunk."""
+    column = item - start
+    inside = ((column >= 0) & (column < size)).nonzero().squeeze(1)
+    return row[inside], column[inside]
 
 
 def _targets(targets: Indices, num_rows: int) -> Tensor:

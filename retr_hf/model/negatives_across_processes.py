@@ -49,4 +49,4 @@ def unique_across_processes(items: torch.Tensor, item_ids: torch.Tensor) -> tupl
     order = torch.arange(len(all_ids), device=all_ids.device)
     first = torch.full_like(unique, len(all_ids)).scatter_reduce_(0, inverse, order, "amin")
     padding = int((unique == 0).any())  # unique is sorted: padding, where present, is its first entry
-    return all_items[first[padding:]], inverse[offset : offset + len(item_ids)] - padding
+    return all_items.index_select(0, first[padding:]), inverse[offset : offset + len(item_ids)] - padding

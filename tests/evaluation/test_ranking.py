@@ -115,6 +115,21 @@ def test_memory_stays_within_a_chunk():
     assert np.array_equal(ranks["full"], full_ranks(vectors, table, targets)["full"])
 
 
+@pytest.mark.parametrize("equal", [0, 20, 1000])
+def test_memory_stays_within_a_chunk_however_many_are_close(equal):
+    """Neither the scores 300 x 1000 nor the table 1000 x 64 is ever copied; with no, few and only equal scores."""
+    users, items, width, user_chunk, item_chunk = 300, 1000, 64, 32, 96
+    vectors, table = torch.randn(users, width), torch.randn(items + 1, width)
+    table[1 : equal + 1] = table[1]
+    targets = np.arange(users) % items + 1
+    seen = ragged([[1, 2, 3]] * users)
+    with LargestTensor() as largest:
+        ranks = full_ranks(vectors, table, targets, seen, user_chunk, item_chunk)
+    assert largest.numel <= 2 * user_chunk * item_chunk  # scores and flags
+    assert np.array_equal(ranks["full"], full_ranks(vectors, table, targets)["full"])
+    assert equal < items or (ranks["full"] == items).all()
+
+
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
 @pytest.mark.parametrize("place", ["queries", "item vectors"])
 def test_scores_that_are_not_finite_are_an_error(bad, place):
