@@ -98,7 +98,7 @@ class TrainingSettings:
     )
     trackers: list[str] = setting([], help="trackers by their names in accelerate, e.g. [tensorboard]")
     progress: bool = setting(True, help="show a progress bar")
-    compile: bool = setting(False, help="torch.compile the blocks; needs a C++ compiler on a CPU, where it rarely pays")
+    compile: bool = setting(False, help="torch.compile the blocks; on a CPU it needs a C++ compiler")
     layout: Literal["grouped", "packed", "padded"] = setting(
         "grouped",
         help="how histories lie in a batch: in groups of like length, several packed into a row (static shapes, for "
