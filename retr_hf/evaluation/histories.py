@@ -33,8 +33,7 @@ def rank_histories(
     The model is put into evaluation mode and back.
 
     Args:
-        model: anything with ``encode_users(input_ids, attention_mask, sequence_ends, length_groups=,
-            item_embeddings=)`` -> [S, d] and ``candidate_vectors(item_embeddings)`` -> [M, d], score their product.
+        model: anything with ``encode_users(input_ids, sequence_ends=, length_groups=, item_embeddings=)`` -> [S, d] and ``candidate_vectors(item_embeddings)`` -> [M, d], score their product.
         item_embeddings: [M, d] encoded catalogue, row 0 padding.
         sequences: ``item_ids`` [total] and ``offsets`` [U + 1]; in each row the last item is the target.
         negatives: the same form, the stored candidates of the sampled protocol; None leaves it out.
@@ -59,7 +58,7 @@ def rank_histories(
     def encode(users: np.ndarray) -> torch.Tensor:
         row = _read_histories(sequences, users, read[users], item_embeddings.device)
         return model.encode_users(
-            row.input_ids, row.attention_mask, row.ends, length_groups=row.groups, item_embeddings=item_embeddings
+            row.input_ids, sequence_ends=row.ends, length_groups=row.groups, item_embeddings=item_embeddings
         )
 
     def rank_rows(rows: np.ndarray) -> dict[str, np.ndarray]:
@@ -120,10 +119,9 @@ def histories_of(sequences, users: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 class _Row(NamedTuple):
-    """Histories end to end: input_ids, attention_mask [1, T], ends [S], groups (S, n), places [T] in ``item_ids``."""
+    """Histories end to end: input_ids [1, T], ends [S], groups (S, n), places [T] in ``item_ids``."""
 
     input_ids: torch.Tensor
-    attention_mask: torch.Tensor
     ends: torch.Tensor
     groups: tuple[tuple[int, int], ...]
     places: np.ndarray
@@ -142,7 +140,7 @@ def _read_histories(sequences, users: np.ndarray, read: np.ndarray, device) -> _
     input_ids = torch.from_numpy(sequences.item_ids[places].astype(np.int64)).unsqueeze(0).to(device)
     ends = torch.from_numpy(begin + read - 1).to(device)
     groups = tuple(zip(counts.tolist(), columns.tolist(), strict=True))
-    return _Row(input_ids, torch.ones_like(input_ids), ends, groups, places)
+    return _Row(input_ids, ends, groups, places)
 
 
 def _batches(read: np.ndarray, size: int) -> Iterator[slice]:

@@ -6,7 +6,7 @@ things: what each token brings, and how tokens of one sequence mix.
     query, *keys = attention.project(query_tokens, key_tokens, route)
 
     query_tokens  [B, M, d]  tokens that ask
-    key_tokens    [B, N, d]  tokens that answer, or None where they have been projected before
+    key_tokens    [B, N, d]  tokens that answer
     route         [B, M] in {0, 1} or None
     query, keys   [B, M, ·], [B, N, ·]  token by token: nothing mixes here, so keys may be kept from call to call
 
@@ -136,11 +136,11 @@ class FullAttention(PathwayAttention):
         self.o_proj = nn.Linear(config.hidden_size, config.hidden_size)
 
     def project(self, query_tokens, key_tokens, route=None) -> tuple[torch.Tensor, ...]:
-        """Q [B, M, d], and K and V [B, N, d] where there are key tokens."""
+        """Q [B, M, d], K and V [B, N, d]."""
         query = self.q_proj(query_tokens)
         if route is not None:
             query = query * route.unsqueeze(-1).to(query.dtype)  # (7), the only place the route enters
-        return (query,) if key_tokens is None else (query, self.k_proj(key_tokens), self.v_proj(key_tokens))
+        return query, self.k_proj(key_tokens), self.v_proj(key_tokens)
 
     def mix(self, query, key, value, context: SequenceContext, **kwargs):
         """query [S, M, d], key and value [S, N, d] -> ([S, M, d], weights or None, {})."""

@@ -240,24 +240,23 @@ class RetrModel(RetrPreTrainedModel):
         if output_routes is None:
             output_routes = getattr(self.config, "output_routes", False)
         context = SequenceContext(layout, mask, times=times, marks=marks)
-        ends = order = None
+        ends, early = None, False
         if sequence_ends is not None:
             ends, order = sequence_ends.sort()
             # Kernels without a mask of our own, packed rows and shown routes want all tokens in the last block too.
             early = self.config._attn_implementation in ("sdpa", "eager") and not layout.packed and not output_routes
-            last_context = SequenceContext(layout, ends=ends, times=times, marks=marks) if early else context
         routings, auxiliaries = [], []
         route = None
         for layer in self.layers:
-            if ends is not None and layer is self.layers[-1]:
-                context = last_context
+            if early and layer is self.layers[-1]:
+                context = SequenceContext(layout, ends=ends, times=times, marks=marks)
             hidden_states, routing, auxiliary = layer(hidden_states, route, context, route_generator, **kwargs)
             auxiliaries.extend(auxiliary.values())
             if routing is not None:
                 route = routing.route
                 routings.append(routing)
         if ends is not None:
-            if context.ends is None:
+            if not early:
                 hidden_states = pick(hidden_states, ends)
             hidden_states = hidden_states[0].index_select(0, order.argsort()).unsqueeze(1)
 
@@ -331,7 +330,9 @@ class RetrModel(RetrPreTrainedModel):
             )
 
 
-def last_positions(attention_mask: torch.Tensor) -> torch.Tensor:
-    """Index [B] of the last real item of each row of ``attention_mask`` [B, N], whichever side the padding is on."""
-    steps = torch.arange(attention_mask.shape[1], device=attention_mask.device)
-    return torch.where(attention_mask.bool(), steps, 0).amax(dim=1)
+def last_places(attention_mask: torch.Tensor) -> torch.Tensor:
+    """Flat place (row * N + column) [B] of each row's last real item, whichever side of [B, N] the padding is on."""
+    rows, length = attention_mask.shape
+    steps = torch.arange(length, device=attention_mask.device)
+    columns = torch.where(attention_mask.bool(), steps, 0).amax(dim=1)
+    return torch.arange(rows, device=attention_mask.device) * length + columns

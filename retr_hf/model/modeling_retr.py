@@ -14,7 +14,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModel, AutoModelForPreTraining
 from transformers.utils import ModelOutput, can_return_tuple
 
-from .body_retr import RetrModel, RetrPreTrainedModel, last_positions
+from .body_retr import RetrModel, RetrPreTrainedModel, last_places
 from .configuration_retr import RetrConfig
 from .losses import in_batch_contrastive_loss, softmax_loss
 from .negatives_across_processes import gather_rows, unique_across_processes
@@ -32,7 +32,8 @@ class RetrOutput(ModelOutput):
 
     loss: scalar, given ``labels``.
     logits: [B, M] scores of the item table after the last item of each row, padding row at -inf. Left out (None) in
-        training, where the loss reads other positions, and by the pre-training head.
+        training, where the loss reads other positions, of rows that hold several histories (``encode_users`` with
+        ``sequence_ends`` reads those), and by the pre-training head.
     """
 
     loss: torch.FloatTensor | None = None
@@ -103,25 +104,24 @@ class _Head(RetrPreTrainedModel):
     def encode_users(
         self,
         input_ids: torch.Tensor,
-        attention_mask: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
         sequence_ends: torch.Tensor | None = None,
         **inputs,
     ) -> torch.Tensor:
         """Query vectors [B, d] after the last item of each history; inputs as for ``RetrModel.forward``.
 
+        attention_mask: [B, N], needed unless ``sequence_ends`` is given.
         sequence_ends: [S] where the histories end, in packed or grouped rows; the result is [S, d].
         """
         if sequence_ends is None:
-            rows = torch.arange(len(attention_mask), device=attention_mask.device)
-            sequence_ends = rows * attention_mask.shape[1] + last_positions(attention_mask)
+            sequence_ends = last_places(attention_mask)
         outputs = self.model(input_ids, attention_mask, sequence_ends=sequence_ends, **inputs)
         return self.query_vectors(outputs.last_hidden_state.squeeze(1))
 
     def _last_queries(self, hidden_states: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:
         if attention_mask is None:
             return self.query_vectors(hidden_states[:, -1])
-        rows = torch.arange(len(hidden_states), device=hidden_states.device)
-        return self.query_vectors(hidden_states[rows, last_positions(attention_mask)])
+        return self.query_vectors(hidden_states.flatten(0, 1).index_select(0, last_places(attention_mask)))
 
     def _steps_and_targets(self, hidden_states, labels) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Queries [T, d] of the steps that have a target, the targets [T], and the steps' flat places [T]."""
@@ -188,7 +188,7 @@ class RetrForSequentialRecommendation(_Head):
             if outputs.auxiliary_loss is not None:
                 loss = loss + outputs.auxiliary_loss
         one_history_a_row = length_groups is None and position_ids is None
-        if labels is None or (one_history_a_row and not self.training):
+        if one_history_a_row and (labels is None or not self.training):
             logits = self._last_queries(hidden_states, attention_mask) @ self.candidate_vectors(item_embeddings).T
             logits = torch.cat([torch.full_like(logits[:, :1], float("-inf")), logits[:, 1:]], dim=1)
         return RetrOutput(

@@ -1,4 +1,5 @@
-"""The pathway router: decides, token by token, which past behaviours may ask. Torch only; carry it away if you like.
+"""The pathway router: decides, token by token, which past behaviours may ask. Torch only; with
+sequence_layout.py it can be carried away.
 
 Yao et al., *Recommender Transformers with Behavior Pathways*, WWW 2024, equations (2) to (6). Letters: B batch, N
 length, d width. A router reads the tokens Z of a block and the route R so far and returns, per token, the hard route,

@@ -101,8 +101,8 @@ class TrainingSettings:
     compile: bool = setting(False, help="torch.compile the blocks; on a CPU it needs a C++ compiler")
     layout: Literal["grouped", "packed", "padded"] = setting(
         "grouped",
-        help="how histories lie in a batch: in groups of like length, several packed into a row (static shapes, for "
-        "compile), or one a row, padded to the longest",
+        help="how histories lie in a batch: in groups of like length, several packed into rows of max_length, or one "
+        "a row, padded to the longest",
     )
 
     def __post_init__(self):

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from retr_hf.errors import DataError
 from retr_hf.evaluation.ranking import full_ranks, sampled_ranks
@@ -84,21 +83,7 @@ def test_items_with_the_same_vector_tie_in_every_chunking():
         assert ranks["full"].tolist() == expected.tolist()
 
 
-class LargestTensor(TorchDispatchMode):
-    """Remembers the largest tensor that any operation gave."""
-
-    def __init__(self):
-        super().__init__()
-        self.numel = 0
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        result = function(*args, **(kwargs or {}))
-        if isinstance(result, torch.Tensor):
-            self.numel = max(self.numel, result.numel())
-        return result
-
-
-def test_memory_stays_within_a_chunk():
+def test_memory_stays_within_a_chunk(largest_tensor):
     users, items, user_chunk, item_chunk = 300, 400, 8, 16
     vectors, table = torch.randn(users, 2), torch.randn(items, 2)
     asked = []
@@ -108,7 +93,7 @@ def test_memory_stays_within_a_chunk():
         return vectors[rows]
 
     targets, seen = np.arange(users) + 1, ragged([[1, 2, 3]] * users)
-    with LargestTensor() as largest:
+    with largest_tensor() as largest:
         ranks = full_ranks(encode, table, targets, seen, user_chunk, item_chunk)
     assert asked == [(start, min(start + user_chunk, users)) for start in range(0, users, user_chunk)]
     assert largest.numel <= max(user_chunk * item_chunk, table.numel(), len(seen[0]))  # not 300 x 400
@@ -116,14 +101,14 @@ def test_memory_stays_within_a_chunk():
 
 
 @pytest.mark.parametrize("equal", [0, 20, 1000])
-def test_memory_stays_within_a_chunk_however_many_are_close(equal):
+def test_memory_stays_within_a_chunk_however_many_are_close(equal, largest_tensor):
     """Neither the scores 300 x 1000 nor the table 1000 x 64 is ever copied; with no, few and only equal scores."""
     users, items, width, user_chunk, item_chunk = 300, 1000, 64, 32, 96
     vectors, table = torch.randn(users, width), torch.randn(items + 1, width)
     table[1 : equal + 1] = table[1]
     targets = np.arange(users) % items + 1
     seen = ragged([[1, 2, 3]] * users)
-    with LargestTensor() as largest:
+    with largest_tensor() as largest:
         ranks = full_ranks(vectors, table, targets, seen, user_chunk, item_chunk)
     assert largest.numel <= 2 * user_chunk * item_chunk  # scores and flags
     assert np.array_equal(ranks["full"], full_ranks(vectors, table, targets)["full"])

@@ -150,6 +150,15 @@ def test_the_last_block_projects_one_query_a_history():
     assert asked == [tokens, tokens, users, users]
 
 
+def test_rows_of_several_histories_have_no_logits():
+    """There is no one last item: ``encode_users`` is told which."""
+    model, rows = make(), torch.ones(1, 6, dtype=torch.long)
+    positions = torch.tensor([[0, 1, 2, 0, 1, 2]])
+    for several in ({"length_groups": ((2, 3),)}, {"position_ids": positions}):
+        assert model(rows, text_embeddings=text_table(), **several).logits is None
+    assert model(rows, text_embeddings=text_table()).logits.shape == (1, ITEMS + 1)
+
+
 def test_groups_that_do_not_fit_the_row_are_refused():
     model, rows = make(), torch.ones(1, 7, dtype=torch.long)
     for groups, told in ((((2, 3),), "hold 6 tokens: expected one row of as many, came"), (((1, 7), (1, 0)), None)):

@@ -22,20 +22,6 @@ def value_and_gradients(loss, *inputs):
     return value.detach(), *torch.autograd.grad(value, inputs)
 
 
-class LargestTensor(TorchDispatchMode):
-    """Remembers the largest tensor that any operation gave."""
-
-    def __init__(self):
-        super().__init__()
-        self.numel = 0
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        result = function(*args, **(kwargs or {}))
-        if isinstance(result, torch.Tensor):
-            self.numel = max(self.numel, result.numel())
-        return result
-
-
 def test_bpr_by_hand():
     loss = bpr_loss(torch.tensor([[1.0, 0.0]]), torch.tensor([[2.0, 5.0]]), torch.tensor([[1.0, 7.0]]))
     assert loss.item() == pytest.approx(math.log(1 + math.exp(-1.0)), rel=1e-6)
@@ -112,12 +98,12 @@ def test_softmax_multiplies_three_times_or_once(wanted, products):
 
 
 @pytest.mark.parametrize("chunk", [8 * 400, None])
-def test_softmax_memory_stays_within_a_chunk(chunk, monkeypatch):
+def test_softmax_memory_stays_within_a_chunk(chunk, monkeypatch, largest_tensor):
     """A chunk of its own choice is no less than LEAST_ROWS rows."""
     monkeypatch.setitem(losses.LOGITS_PER_CHUNK, "cpu", 10)
     monkeypatch.setattr(losses, "LEAST_ROWS", 8)
     queries, items = vectors(300, 2).requires_grad_(), vectors(400, 2, seed=1).requires_grad_()
-    with LargestTensor() as largest:
+    with largest_tensor() as largest:
         softmax_loss(queries, items, torch.arange(300), logits_per_chunk=chunk).backward()
     assert largest.numel == 8 * 400  # not 300 x 400
 
