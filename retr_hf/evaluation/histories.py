@@ -33,7 +33,8 @@ def rank_histories(
     The model is put into evaluation mode and back.
 
     Args:
-        model: anything with ``encode_users(input_ids, sequence_ends=, length_groups=, item_embeddings=)`` -> [S, d] and ``candidate_vectors(item_embeddings)`` -> [M, d], score their product.
+        model: anything with ``encode_users(input_ids, sequence_ends=, length_groups=, item_embeddings=)`` -> [S, d] and
+            ``candidate_vectors(item_embeddings)`` -> [M, d], score being their product.
         item_embeddings: [M, d] encoded catalogue, row 0 padding.
         sequences: ``item_ids`` [total] and ``offsets`` [U + 1]; in each row the last item is the target.
         negatives: the same form, the stored candidates of the sampled protocol; None leaves it out.
