@@ -35,11 +35,16 @@ class Recommender:
         processor: its catalogue. Another catalogue embedded by the same encoder makes a text model a zero-shot one.
 
     Raises:
-        ValueError: the model cannot read the catalogue.
+        ValueError: the model cannot read the catalogue, or reads times, which histories of item ids do not tell.
     """
 
     def __init__(self, model: RetrForSequentialRecommendation, processor: RetrProcessor):
         check_catalog(model.config, processor.catalog)
+        if model.config.reads_times:
+            raise ValueError(
+                f'attention="{model.config.attention}" reads when each event was, and a history of item ids does not '
+                "say: call the model itself with times=, or serve one with another attention"
+            )
         self.model, self.processor = model.eval(), processor
         text = processor.item_table() if model.config.uses_text else None
         self.item_embeddings = model.encode_catalog(text)  # [num_items + 1, d]

@@ -79,7 +79,7 @@ class RecommenderSession:
         if not all(histories):
             nobody = histories.index([]) if users is None else users[histories.index([])]
             raise ValueError(f"user {nobody} has no item of the catalogue yet: append one, or name the users to answer")
-        scores = self.model.query_vectors(states) @ self.candidates.T
+        scores = self.model.scores(states, self.cache.recent(users), self.cache.item_embeddings, self.candidates)
         windows = [history[-self.processor.max_length :] for history in histories]
         seen = histories if exclude_seen else None
         shown = self.cache.routes(users) if pathway else (None, None)

@@ -120,9 +120,16 @@ def assert_same_answers(found, wanted):
         assert alphas[0] == pytest.approx(alphas[1], abs=1e-5)
 
 
-@pytest.mark.parametrize(("router", "max_length"), [("pathway", 4), ("random", 4), ("none", 4), ("pathway", 3)])
-def test_a_session_answers_as_the_recommender_does_on_the_whole_histories(router, max_length):
-    decided = model(router, initializer_range=0.3, router_init_keep=0.6)  # routes that differ between behaviours
+TERMS = {"text_path": True, "repeat_term": True, "score_gain": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("router", "max_length", "changes"),
+    [("pathway", 4, {}), ("random", 4, {}), ("none", 4, {}), ("pathway", 3, {}), ("none", 3, TERMS)],
+)
+def test_a_session_answers_as_the_recommender_does_on_the_whole_histories(router, max_length, changes):
+    # Routes that differ between behaviours.
+    decided = model(router, initializer_range=0.3, router_init_keep=0.6, **changes)
     recommender, rng = Recommender(decided, RetrProcessor(catalogue(), max_length)), np.random.default_rng(0)
     histories = [IDS[:2], ["nobody's", IDS[4], IDS[4]], IDS[1:6], []]
     session = recommender.session(histories)

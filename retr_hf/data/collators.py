@@ -2,10 +2,12 @@
 
 Every collator is called with the sequences of the global micro-batch, a generator for its random choices, and the slice
 of sequences that this process reads; ``counts`` tells what the losses are divided by, given those of the global batch.
+Sequences that have times give ``times`` [R, W] beside ``input_ids`` (and ``view_times``), 0 where there is no item.
 Sequences hold global item ids (``TrainingSequences``), history and targets together.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -124,7 +126,7 @@ class PreTrainingCollator:
         ids, table_rows = np.unique(batch.tokens, return_inverse=True)
         ids, table_rows = np.concatenate([[PADDING_INDEX], ids]), table_rows + 1
         text = self.tables.rows(ids)
-        inputs, targets = _inputs_and_targets(RaggedBatch(table_rows, batch.lengths))
+        inputs, targets = _inputs_and_targets(replace(batch, tokens=table_rows))
         rows = _Rows(inputs, self.lay_out)
         arrays = rows.arrays()
         arrays["labels"] = rows.place(targets.tokens if self.every_step else _last_only(targets), IGNORED)
@@ -139,7 +141,7 @@ class PreTrainingCollator:
                 dropped, place = np.unique(inputs.tokens[chosen], return_inverse=True)
                 tokens = inputs.tokens.copy()
                 tokens[chosen] = len(ids) + place
-                view = RaggedBatch(tokens, inputs.lengths)
+                view = replace(inputs, tokens=tokens)
                 text = np.concatenate([text, self.word_drop_tables.rows(ids[dropped])])
                 ids = np.concatenate([ids, np.full(len(dropped), PADDING_INDEX)])
             view_rows = _Rows(view, self.lay_out)
@@ -171,11 +173,14 @@ class _Rows:
         return self.layout.ends(self.batch.lengths)
 
     def arrays(self) -> dict[str, np.ndarray | tuple]:
-        """input_ids and attention_mask, position_ids where rows are packed, length_groups where there are groups."""
+        """input_ids and attention_mask, times where sequences have them, position_ids where rows are packed,
+        length_groups where there are groups."""
         arrays = {
             "input_ids": self.place(self.batch.tokens, PADDING_INDEX),
             "attention_mask": self.place(np.ones_like(self.batch.tokens), 0),
         }
+        if self.batch.times is not None:
+            arrays["times"] = self.place(self.batch.times, 0)
         if self.layout.groups is not None:
             arrays["length_groups"] = self.layout.groups
         if self.layout.packed:
@@ -189,8 +194,7 @@ def _inputs_and_targets(batch: RaggedBatch) -> tuple[RaggedBatch, RaggedBatch]:
     is_first, is_last = np.zeros((2, len(batch.tokens)), dtype=bool)
     is_first[batch.first] = True
     is_last[batch.first + batch.lengths - 1] = True
-    lengths = batch.lengths - 1
-    return RaggedBatch(batch.tokens[~is_last], lengths), RaggedBatch(batch.tokens[~is_first], lengths)
+    return batch.keep(~is_last), batch.keep(~is_first)
 
 
 def _num_targets(batch: RaggedBatch, every_step: bool) -> int:

@@ -19,10 +19,12 @@ class RaggedBatch:
 
     tokens: [total] item ids, oldest first.
     lengths: [S].
+    times: [total] int64, seconds, where the model reads them.
     """
 
     tokens: np.ndarray
     lengths: np.ndarray
+    times: np.ndarray | None = None
 
     @property
     def first(self) -> np.ndarray:
@@ -31,13 +33,13 @@ class RaggedBatch:
 
     def select(self, which: slice | np.ndarray) -> "RaggedBatch":
         """Some of the sequences, by slice or index."""
-        lengths = self.lengths[which]
-        return RaggedBatch(gather_ragged(self.tokens, self.first[which], lengths), lengths)
+        taken = partial(gather_ragged, first=self.first[which], lengths=self.lengths[which])
+        return RaggedBatch(taken(self.tokens), self.lengths[which], None if self.times is None else taken(self.times))
 
     def keep(self, mask: np.ndarray) -> "RaggedBatch":
         """The tokens where ``mask`` [total] holds; every sequence must keep at least one."""
         counts = np.add.reduceat(mask.astype(np.int64), self.first)
-        return RaggedBatch(self.tokens[mask], counts)
+        return RaggedBatch(self.tokens[mask], counts, None if self.times is None else self.times[mask])
 
 
 @dataclass(frozen=True)

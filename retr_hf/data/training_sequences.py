@@ -1,6 +1,7 @@
 """The training examples of one or several domains: which slice of which history an epoch reads."""
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 
@@ -15,12 +16,13 @@ class TrainingSequences:
 
     Attributes:
         item_ids: [total] global ids: the catalogue index plus ``id_offsets`` of its domain (0 stays padding).
+        times: [total] int64, or None where a domain comes without timestamps.
         domain_sizes: [D] examples of each domain; examples of a domain are consecutive.
         id_offsets: [D + 1] so that domain k owns the ids id_offsets[k] + 1 .. id_offsets[k + 1].
         max_length: history items N the model reads; a slice holds at most N + 1.
 
     Args:
-        sequences: per domain an object with ``item_ids`` [total] and ``offsets`` [rows + 1] (``PreparedDomain.split``).
+        sequences: ``data.domain.Sequences`` of each domain (``PreparedDomain.split``).
         num_items: per domain the number of items of its catalogue.
         window: ``"last"`` keeps the most recent part of a longer history; ``"random"`` draws another part each epoch,
             only with ``every_step``: a prefix moved is another prefix.
@@ -58,6 +60,8 @@ class TrainingSequences:
         self.item_ids = np.concatenate(
             [ids.astype(np.int64) + offset for ids, offset in zip(item_ids, self.id_offsets, strict=False)]
         )
+        times = [part.timestamps for part in sequences]
+        self.times = None if any(each is None for each in times) else np.concatenate(times)
         self.begin, self.end = np.concatenate(begins), np.concatenate(ends)
         self.domain_sizes = np.array(sizes)
 
@@ -66,10 +70,11 @@ class TrainingSequences:
         return len(self.begin)
 
     def slices(self, examples: np.ndarray, rng: np.random.Generator) -> RaggedBatch:
-        """The examples' items, at most ``max_length`` + 1 of each; ``rng`` places random windows."""
+        """The examples' items and times, at most ``max_length`` + 1 of each; ``rng`` places random windows."""
         begin, end = self.begin[examples], self.end[examples]
         surplus = np.maximum(end - begin - (self.max_length + 1), 0)
         shift = rng.integers(0, surplus + 1) if self.window == "random" else surplus
         begin = begin + shift
         lengths = np.minimum(end - begin, self.max_length + 1)
-        return RaggedBatch(gather_ragged(self.item_ids, begin, lengths), lengths)
+        taken = partial(gather_ragged, first=begin, lengths=lengths)
+        return RaggedBatch(taken(self.item_ids), lengths, None if self.times is None else taken(self.times))

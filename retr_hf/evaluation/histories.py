@@ -13,6 +13,7 @@ import torch
 
 from ..errors import DataError
 from .ranking import full_ranks, sampled_ranks
+from .repeats import Given
 from .sharding import sharded_ranks, take_rows
 
 USERS_AT_ONCE = 4096  # query vectors held at a time
@@ -34,9 +35,12 @@ def rank_histories(
 
     Args:
         model: anything with ``encode_users(input_ids, sequence_ends=, length_groups=, item_embeddings=)`` -> [S, d] and
-            ``candidate_vectors(item_embeddings)`` -> [M, d], score being their product.
+            ``candidate_vectors(item_embeddings)`` -> [M, d], score being their product; and ``repeat_scores(recent)``,
+            what the items of a history [1, n], newest first, are given beside it, or None. ``times=`` comes with
+            sequences that have timestamps.
         item_embeddings: [M, d] encoded catalogue, row 0 padding.
-        sequences: ``item_ids`` [total] and ``offsets`` [U + 1]; in each row the last item is the target.
+        sequences: ``item_ids`` [total] and ``offsets`` [U + 1]; in each row the last item is the target. For a model
+            that reads times also ``timestamps`` [total]; without it, or None, none are read.
         negatives: the same form, the stored candidates of the sampled protocol; None leaves it out.
         max_length: history items the model reads, the most recent ones. Seen items are the whole history's.
         batch_size: histories encoded at a time, at most (long ones: no more than some thousand items).
@@ -58,19 +62,19 @@ def rank_histories(
 
     def encode(users: np.ndarray) -> torch.Tensor:
         row = _read_histories(sequences, users, read[users], item_embeddings.device)
-        return model.encode_users(
-            row.input_ids, sequence_ends=row.ends, length_groups=row.groups, item_embeddings=item_embeddings
-        )
+        return model.encode_users(sequence_ends=row.ends, item_embeddings=item_embeddings, **row.inputs)
 
     def rank_rows(rows: np.ndarray) -> dict[str, np.ndarray]:
         by_length = np.argsort(read[rows], kind="stable")
         parts: dict[str, list[np.ndarray]] = {}
         for users in _chunks(rows[by_length], USERS_AT_ONCE):
             queries = torch.cat([encode(users[part]) for part in _batches(read[users], batch_size)])
-            ranks = full_ranks(queries, candidates, targets[users], seen=histories_of(sequences, users))
+            seen = histories_of(sequences, users)
+            given = _given(model, seen, targets[users], max_length)
+            ranks = full_ranks(queries, candidates, targets[users], seen, given=given)
             if negatives is not None:
                 stored = take_rows((negatives.item_ids, negatives.offsets), users)
-                ranks |= sampled_ranks(queries, candidates, targets[users], stored)
+                ranks |= sampled_ranks(queries, candidates, targets[users], stored, given=given)
             for protocol, values in ranks.items():
                 parts.setdefault(protocol, []).append(values)
         back = np.argsort(by_length, kind="stable")
@@ -101,9 +105,7 @@ def keep_probabilities(
     with _evaluating(model):
         for part in _batches(read[users], batch_size):
             row = _read_histories(sequences, users[part], read[users[part]], item_embeddings.device)
-            output = model.model(
-                row.input_ids, length_groups=row.groups, item_embeddings=item_embeddings, output_routes=True
-            )
+            output = model.model(item_embeddings=item_embeddings, output_routes=True, **row.inputs)
             if output.keep_probabilities is None:
                 raise ValueError("this model has no router: there are no keep probabilities")
             alphas.append(torch.cat(output.keep_probabilities).float().cpu().numpy())
@@ -119,12 +121,24 @@ def histories_of(sequences, users: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return values[history].astype(np.int64), offsets - np.arange(len(offsets))
 
 
-class _Row(NamedTuple):
-    """Histories end to end: input_ids [1, T], ends [S], groups (S, n), places [T] in ``item_ids``."""
+def _given(model, seen: tuple[np.ndarray, np.ndarray], targets: np.ndarray, max_length: int) -> Given | None:
+    """What the histories' own items are given beside the product: those the model reads, each by its age."""
+    values, offsets = seen
+    ages = np.repeat(offsets[1:], np.diff(offsets)) - 1 - np.arange(len(values))
+    longest = min(int(ages.max()) + 1, max_length)
+    by_age = model.repeat_scores(torch.ones(1, longest, dtype=torch.long))
+    if by_age is None:
+        return None
+    by_age = torch.cat([by_age[0].float().cpu(), torch.zeros(1)])
+    return Given(seen, targets, by_age[np.minimum(ages, longest)])
 
-    input_ids: torch.Tensor
+
+class _Row(NamedTuple):
+    """Histories end to end: what the body reads of them (input_ids and, where there are, times [1, T]; length_groups
+    (S, n)), ends [S], places [T] in ``item_ids``."""
+
+    inputs: dict[str, torch.Tensor | tuple]
     ends: torch.Tensor
-    groups: tuple[tuple[int, int], ...]
     places: np.ndarray
 
 
@@ -138,10 +152,14 @@ def _read_histories(sequences, users: np.ndarray, read: np.ndarray, device) -> _
     begin = np.cumsum(read) - read
     targets = sequences.offsets[1:][users] - 1
     places = np.arange(read.sum()) + np.repeat(targets - read - begin, read)
-    input_ids = torch.from_numpy(sequences.item_ids[places].astype(np.int64)).unsqueeze(0).to(device)
-    ends = torch.from_numpy(begin + read - 1).to(device)
-    groups = tuple(zip(counts.tolist(), columns.tolist(), strict=True))
-    return _Row(input_ids, ends, groups, places)
+    flat = {"input_ids": sequences.item_ids, "times": getattr(sequences, "timestamps", None)}
+    inputs = {
+        name: torch.from_numpy(values[places].astype(np.int64)).unsqueeze(0).to(device)
+        for name, values in flat.items()
+        if values is not None
+    }
+    inputs["length_groups"] = tuple(zip(counts.tolist(), columns.tolist(), strict=True))
+    return _Row(inputs, torch.from_numpy(begin + read - 1).to(device), places)
 
 
 def _batches(read: np.ndarray, size: int) -> Iterator[slice]:

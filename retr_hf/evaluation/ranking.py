@@ -30,6 +30,7 @@ from torch import Tensor
 
 from ..errors import DataError
 from .comparison import Comparison, longest_vectors, not_below, pair_scores, score_memory
+from .repeats import Given
 
 Indices: TypeAlias = Tensor | np.ndarray
 Queries: TypeAlias = Tensor | Callable[[slice], Tensor]
@@ -44,6 +45,7 @@ def full_ranks(
     seen: Ragged | None = None,
     user_chunk: int = 1024,
     item_chunk: int = 4096,
+    given: Given | None = None,
 ) -> dict[str, np.ndarray]:
     """Ranks among the whole catalogue, both protocols from one pass over the scores.
 
@@ -57,6 +59,7 @@ def full_ranks(
         seen: histories without the target, ``(values, offsets)``; repeated items and zeros are ignored.
         user_chunk: users scored at a time.
         item_chunk: items scored at a time.
+        given: what the seen items are given beside the product (a repeat term), or None.
 
     Returns:
         ``{"full": int64 [U], "full-unseen": int64 [U]}``, 1-based; without ``seen`` only ``full``.
@@ -73,6 +76,8 @@ def full_ranks(
     for users, query in _chunks(queries, len(targets), user_chunk):
         target, row = targets[users].to(query.device), torch.arange(len(query), device=query.device)  # [B], [B]
         target_score = pair_scores(query, items[target.to(items.device)].to(query.device))  # [B]
+        if given is not None:
+            target_score = target_score + given.of_targets[users].to(query.device)
         if memory is None:
             memory = score_memory(len(query), min(item_chunk, len(items) - 1), query.device)
         comparison = Comparison(query, target_score, memory)
@@ -86,6 +91,8 @@ def full_ranks(
             if seen is not None:
                 flags[_within(seen_row, seen_item, start, len(table))] = 0
                 unseen[users] += flags.sum(dim=1).long().cpu()
+        if given is not None:  # the product alone does not decide about the history's own items
+            full[users] = unseen[users] + given.before(users, query, items, target_score)
 
     ranks = {"full": full.numpy()}
     return ranks if seen is None else ranks | {"full-unseen": unseen.numpy()}
@@ -93,7 +100,12 @@ def full_ranks(
 
 @torch.no_grad()
 def sampled_ranks(
-    queries: Queries, items: Tensor, targets: Indices, negatives: Ragged, user_chunk: int = 256
+    queries: Queries,
+    items: Tensor,
+    targets: Indices,
+    negatives: Ragged,
+    user_chunk: int = 256,
+    given: Given | None = None,
 ) -> dict[str, np.ndarray]:
     """Ranks of the target among itself and the user's stored negatives.
 
@@ -103,6 +115,7 @@ def sampled_ranks(
         queries, items, targets: as in ``full_ranks``.
         negatives: ``(values, offsets)``, items in 1 .. M-1 without the target; users may have different numbers.
         user_chunk: users scored at a time.
+        given: as in ``full_ranks``; only a target can be in the history, the stored negatives never are.
 
     Returns:
         ``{"sampled": int64 [U]}``, 1-based.
@@ -120,6 +133,8 @@ def sampled_ranks(
     for users, query in _chunks(queries, len(targets), user_chunk):
         target = items[targets[users].to(items.device)].to(query.device)  # [B, D]
         target_score = pair_scores(query, target)  # [B]
+        if given is not None:
+            target_score = target_score + given.of_targets[users].to(query.device)
         chunk = slice(int(offsets[users.start]), int(offsets[users.stop]))
         row, item = (owner[chunk] - users.start).to(query.device), values[chunk].to(query.device)  # [K], [K]
         scores = pair_scores(query[row], items[item.to(items.device)].to(query.device))  # [K]

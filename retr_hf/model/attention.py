@@ -1,4 +1,4 @@
-"""The attention slot: one written contract, and a table from name to class.
+"""The attention slot: one written contract, its base class, and plain full attention (the table is attentions.py).
 
 Contract. An attention is a module built as ``cls(config, layer_idx)`` that owns W_Q, W_K, W_V and W_O and says two
 things: what each token brings, and how tokens of one sequence mix.
@@ -17,6 +17,11 @@ things: what each token brings, and how tokens of one sequence mix.
     mixed         [S, M, d]  before W_O (``o_proj``); dropout, residual and layer norm are the body's
     weights       [S, h, M, N] attention weights, or None where the kernel does not give them
     auxiliary     dict name -> scalar: loss terms of this attention (empty for most); the heads add them up
+
+    terms = attention.block_terms(block_input, block_output, context)
+
+    block_input, block_output  [B, N, d]  what the whole block read and made, in training (ends: [1, S, d])
+    terms         dict name -> scalar, as ``auxiliary``: what concerns the block and not the attention alone
 
 The base class calls ``mix`` once a rectangle of the layout (sequence_layout.py), so a tenant never sees more than rows
 of sequences, padded on the right at most; only packed rows come with a mask that says what belongs together.
@@ -55,6 +60,17 @@ class SequenceContext:
     times: torch.Tensor | None = None
     marks: torch.Tensor | None = None
 
+    def sees(self, queries: int) -> torch.Tensor:
+        """What each of M = ``queries`` tokens a row may look at: bool [S or 1, M, N], whatever the kernel's mask is."""
+        if queries == self.layout.valid.shape[1]:
+            return self.layout.visible("causal")[0]
+        return self.attention_mask.squeeze(1)
+
+    def ranks(self, queries: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Place in its own sequence, from 0, of each asking and each answering token: int64 [S, M], [S, N]."""
+        keys = self.layout.ranks() - 1
+        return keys if queries == keys.shape[1] else self.sees(queries).sum(-1) - 1, keys
+
     def rectangles(self) -> list["SequenceContext"]:
         """The context of each rectangle of the layout."""
         if self.layout.groups is None and self.ends is None:
@@ -77,6 +93,8 @@ class PathwayAttention(nn.Module):
 
     is_causal = True
     reads: tuple[str, ...] = ()  # what ``mix`` needs of the context beside layout and mask: "times", "marks"
+    differentiates_block = False  # whether ``block_terms`` takes the block's derivative: training needs a second
+    packs = True  # whether ``mix`` takes packed rows, whose ``sees`` says what belongs together
 
     def project(self, query_tokens, key_tokens, route=None) -> tuple[torch.Tensor, ...]:
         """Token by token; see the contract."""
@@ -85,6 +103,13 @@ class PathwayAttention(nn.Module):
     def mix(self, query, *keys, context: SequenceContext, **kwargs):
         """Sequence by sequence; see the contract."""
         raise NotImplementedError
+
+    def block_terms(self, block_input, block_output, context: SequenceContext) -> dict[str, torch.Tensor]:
+        """Loss terms of the whole block around this attention, in training; see the contract."""
+        return {}
+
+    def initialize(self) -> None:
+        """Starts the weights that are no module's own."""
 
     def forward(
         self,
@@ -99,6 +124,11 @@ class PathwayAttention(nn.Module):
         With ``context.ends`` query_tokens are those tokens [1, S, d]. Weights come for one rectangle only.
         """
         layout = context.layout
+        if layout.packed and not self.packs:
+            raise ValueError(
+                f'attention="{self.config.attention}" does not read several histories packed into a row: set '
+                "training.layout=grouped (or padded)"
+            )
         query, *keys = self.project(query_tokens, key_tokens, route)
         queries = layout.rectangles(query) if context.ends is None else layout.askers(query)
         mixed, auxiliary = [], {}
@@ -166,10 +196,11 @@ class FullAttention(PathwayAttention):
         return output.flatten(2), weights, {}
 
 
-def eager_attention(module, query, key, value, attention_mask, scaling, dropout=0.0, **kwargs):
+def eager_attention(module, query, key, value, attention_mask, scaling, dropout=0.0, links=None, **kwargs):
     """Plain softmax attention; query [B, h, M, d/h], key, value [B, h, N, d/h] -> ([B, M, h, d/h], weights).
 
     attention_mask: bool (True sees) or additive, [B or 1, 1, M, N]; None means causal, M = N.
+    links: factors of the weights, [B or 1, 1, M, N], after softmax and dropout; None means 1.
     """
     logits = (query * scaling) @ key.transpose(-1, -2)
     if attention_mask is None:
@@ -181,7 +212,6 @@ def eager_attention(module, query, key, value, attention_mask, scaling, dropout=
         attention_mask = torch.zeros_like(attention_mask, dtype=logits.dtype).masked_fill(~attention_mask, floor)
     weights = nn.functional.softmax(logits + attention_mask, dim=-1, dtype=torch.float32).to(query.dtype)
     weights = cheap_dropout(weights, dropout, module.training)
+    if links is not None:
+        weights = weights * links
     return (weights @ value).transpose(1, 2), weights
-
-
-ATTENTIONS: dict[str, type[PathwayAttention]] = {"full": FullAttention}

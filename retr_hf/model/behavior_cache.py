@@ -72,9 +72,17 @@ class BehaviorCache:
     def states(self, users: Sequence[int] | torch.Tensor | None = None) -> torch.Tensor:
         """Last states [k, d] of some users (None: all), a copy; zeros for an empty history.
 
-        A head's ``query_vectors`` makes of them what its ``encode_users`` returns.
+        A head's ``query_vectors`` makes of them, and of ``recent``, what its ``encode_users`` returns.
         """
         return self._states[self._numbers(users).to(self._states.device)]
+
+    def recent(self, users: Sequence[int] | torch.Tensor | None = None) -> torch.Tensor:
+        """Windows of some users (None: all), newest item first: table rows int64 [k, n], 0 where there are no more."""
+        users = self._numbers(users)
+        lengths = self.lengths[users].unsqueeze(1)
+        ages = torch.arange(int(lengths.max()))
+        rows = self.rows[users].gather(1, (lengths - 1 - ages).clamp(min=0))
+        return torch.where(ages < lengths, rows, 0).to(self._states.device)
 
     def routes(
         self, users: Sequence[int] | torch.Tensor | None = None
@@ -181,7 +189,7 @@ class BehaviorCache:
 
     def _tokens(self, rows: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
         device = self.item_embeddings.device
-        return self.body.tokens(nn.functional.embedding(rows.to(device), self.item_embeddings), positions.to(device))
+        return self.body.tokens(self.body.look_up(rows.to(device), self.item_embeddings), positions.to(device))
 
     def _numbers(self, users, change: bool = False) -> torch.Tensor:
         """User numbers int64 [k] on the CPU; for a ``change`` each once, and a body in evaluation mode."""

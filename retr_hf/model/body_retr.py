@@ -27,7 +27,8 @@ from transformers.utils import ModelOutput
 from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
-from .attention import ATTENTIONS, PathwayAttention, SequenceContext
+from .attention import PathwayAttention, SequenceContext
+from .attentions import ATTENTIONS
 from .configuration_retr import RetrConfig
 from .dropout import Dropout
 from .item_encoder import MixtureOfExpertsAdaptor
@@ -44,7 +45,8 @@ class RetrModelOutput(ModelOutput):
     routes, keep_probabilities, omegas: tuples over blocks of [B, N], with ``output_routes=True``: the hard route R, the
         probability α of being kept, the weight ω of the adaptive relaxation.
     auxiliary_loss: scalar, the attentions' own loss terms (None where they have none).
-    item_embeddings: [M, d], the encoded item table.
+    item_embeddings: the encoded item table, as it came or [M, d].
+    position_ids: [B, N], the place of each item in its own history, from 0.
     """
 
     last_hidden_state: torch.FloatTensor | None = None
@@ -55,6 +57,7 @@ class RetrModelOutput(ModelOutput):
     omegas: tuple[torch.FloatTensor, ...] | None = None
     auxiliary_loss: torch.FloatTensor | None = None
     item_embeddings: torch.FloatTensor | None = None
+    position_ids: torch.LongTensor | None = None
 
 
 def build_router(config: RetrConfig, layer_idx: int) -> PathwayRouter | RandomRouter | None:
@@ -101,7 +104,9 @@ class RetrLayer(GradientCheckpointingLayer):
             route = routing.route
         asking = hidden_states if context.ends is None else pick(hidden_states, context.ends)
         attended, _, auxiliary = self.self_attn(asking, hidden_states, context, route, **kwargs)
-        return self.finish(asking, attended), routing, auxiliary
+        output = self.finish(asking, attended)
+        terms = self.self_attn.block_terms(hidden_states, output, context) if self.training else {}
+        return output, routing, auxiliary | terms
 
     def finish(self, hidden_states, attended):
         """What follows the attention, token by token: hidden_states and attended [..., d] -> [..., d]."""
@@ -131,7 +136,7 @@ class RetrPreTrainedModel(PreTrainedModel):
             init.constant_(module.keep_mlp[-1].bias, module.initial_logit)
             if module.omega_mlp is not None:
                 init.constant_(module.omega_mlp[-1].bias, module.initial_omega)
-        elif isinstance(module, MixtureOfExpertsAdaptor):
+        elif isinstance(module, MixtureOfExpertsAdaptor | PathwayAttention):
             module.initialize()
 
 
@@ -230,7 +235,7 @@ class RetrModel(RetrPreTrainedModel):
         if inputs_embeds is None:
             if item_embeddings is None:
                 item_embeddings = self.encode_items(table_item_ids, text_embeddings)
-            inputs_embeds = nn.functional.embedding(input_ids, item_embeddings)
+            inputs_embeds = self.look_up(input_ids, item_embeddings)
 
         if route_generator is not None and self.training and self.is_gradient_checkpointing:
             raise ValueError("gradient checkpointing draws the routes twice: leave route_generator out")
@@ -269,13 +274,20 @@ class RetrModel(RetrPreTrainedModel):
             omegas=omegas,
             auxiliary_loss=sum(auxiliaries) if auxiliaries else None,
             item_embeddings=item_embeddings,
+            position_ids=position_ids,
         )
 
+    def look_up(self, rows: torch.Tensor, item_embeddings: torch.Tensor) -> torch.Tensor:
+        """Item vectors [..., d] of table rows; columns of the table beyond d are a head's own."""
+        return nn.functional.embedding(rows, item_embeddings[:, : self.config.hidden_size])
+
     def compile_blocks(self) -> None:
-        """Hands what each block does token by token to torch.compile, with a dynamic number of tokens: one graph for
-        training and one for evaluation, whatever the shapes. The mixing of tokens stays with the attention's kernel."""
+        """Hands what each block does token by token to torch.compile: one graph for training and one for evaluation,
+        whatever the number of tokens. Their mixing stays with the attention's kernel, and a block that is
+        differentiated twice as it is."""
         for layer in self.layers:
-            layer.finish = torch.compile(layer.finish, dynamic=True)
+            if not layer.self_attn.differentiates_block:
+                layer.finish = torch.compile(layer.finish, dynamic=True)
 
     def tokens(self, inputs_embeds: torch.Tensor, position_ids: torch.Tensor) -> torch.Tensor:
         """What the first block reads, X = E[i] + P: inputs_embeds [..., d], position_ids [...] -> [..., d]."""

@@ -4,7 +4,11 @@ from huggingface_hub.dataclasses import strict
 from transformers.activations import ACT2FN
 from transformers.configuration_utils import PreTrainedConfig
 
-ATTENTIONS = ("full",)
+ATTENTIONS = ("full", "low_rank", "local_global", "log_sparse", "strided", "denoising", "modulating")
+TIMED_ATTENTIONS = ("modulating",)
+LOCAL_TYPES = ("window", "initial", "adaptive", "conv")
+SPARSE_PATTERNS = ("strided", "fixed")
+MODULATING_DELTAS = ("previous", "next")
 ITEM_FEATURES = ("id", "text", "text+id")
 ROUTERS = ("pathway", "random", "none")
 ROUTER_CONTEXTS = ("causal", "global")
@@ -32,7 +36,20 @@ class RetrConfig(PreTrainedConfig):
         hidden_dropout, attention_dropout: probabilities after embeddings and sublayers, and on attention weights.
         max_position_embeddings: longest history N the model reads.
         input_norm: layer norm on item + position (RecBole's SASRec and UniSRec have it).
-        attention: tenant of the attention slot (``attention.ATTENTIONS``).
+        attention: tenant of the attention slot (``attentions.ATTENTIONS``); its own settings follow.
+    Attentions
+        low_rank_interests: of ``"low_rank"`` (LightSANs): interests k that keys and values are summed up in.
+        local_type, local_heads, local_window: of ``"local_global"`` (Locker): what the local heads see (``"window"``,
+            ``"initial"``, ``"adaptive"``, ``"conv"``), how many there are (None: all but one), and how far ``"window"``
+            and ``"conv"`` reach (0: the item itself).
+        sparse_pattern, sparse_stride, sparse_summary: of ``"strided"``: ``"strided"`` or ``"fixed"``, the stride s
+            (None: ⌈√N⌉) and the summary columns c of ``"fixed"``.
+        log_sparse_window: of ``"log_sparse"``: distance L_sub that the local variant covers; None is the plain one.
+        denoising_init_keep, denoising_l0_weight, denoising_jacobian_weight: of ``"denoising"`` (Rec-denoiser): keep
+            probability of every link at the start, weights β of the mask's size and γ of the block's Jacobian.
+        modulating_marks, modulating_delta, modulating_weight, modulating_time_scale: of ``"modulating"`` (SMRec):
+            event types E, the gap an intensity reads (``"previous"``, or ``"next"`` as the authors), the weight of the
+            point-process likelihood, and the unit of time in seconds.
     Items
         item_features: what an item is read through: ``"id"``, ``"text"`` or ``"text+id"``.
         vocab_size: rows of the id table, number of items + 1 (row 0 is padding). Unused by ``"text"``.
@@ -59,6 +76,10 @@ class RetrConfig(PreTrainedConfig):
         negative_sampling: of ``"sampled_softmax"``: ``"uniform"``, or ``"popularity"`` in proportion to item counts.
         sce_bucket_size: items b_y a bucket of ``"sce"``.
         score: ``"cosine"`` divided by ``temperature``, or plain ``"dot"`` product.
+        text_path: a residual from raw text vectors to the score (``history_terms``); it starts at
+            ``text_path_weight`` for the last item, times ``text_path_decay`` for each one before, and the body's own
+            score at ``score_gain``: with 0 the untrained model is the text-similarity recommender.
+        repeat_term: what an item of the history adds to its own score, learned, from ``repeat_term_start`` on.
         every_step: every item after the first is a target (one pass); False reads the last position alone.
     Objectives of the pre-training head (UniSRec)
         sequence_loss_weight: weight λ of the sequence-sequence term (0 leaves it out).
@@ -77,6 +98,7 @@ class RetrConfig(PreTrainedConfig):
         "routes",
         "keep_probabilities",
         "omegas",
+        "data_loss",
     ]
 
     hidden_size: int = 256
@@ -91,6 +113,22 @@ class RetrConfig(PreTrainedConfig):
     max_position_embeddings: int = 50
     input_norm: bool = True
     attention: str = "full"
+
+    low_rank_interests: int = 5
+    local_type: str = "window"
+    local_heads: int | None = None
+    local_window: int = 1
+    sparse_pattern: str = "strided"
+    sparse_stride: int | None = None
+    sparse_summary: int = 1
+    log_sparse_window: int | None = None
+    denoising_init_keep: float = 0.88
+    denoising_l0_weight: float | int = 1e-2
+    denoising_jacobian_weight: float | int = 1e-3
+    modulating_marks: int = 1
+    modulating_delta: str = "previous"
+    modulating_weight: float | int = 0.0
+    modulating_time_scale: float | int = 86400
 
     item_features: str = "text"
     vocab_size: int = 1
@@ -117,6 +155,12 @@ class RetrConfig(PreTrainedConfig):
     sce_bucket_size: int = 256
     score: str = "cosine"
     temperature: float | int = 0.07
+    text_path: bool = False
+    text_path_weight: float | int = 0.5
+    text_path_decay: float | int = 0.5
+    score_gain: float | int = 0.0
+    repeat_term: bool = False
+    repeat_term_start: float | int = -0.3
     every_step: bool = True
 
     sequence_loss_weight: float | int = 1e-3
@@ -138,12 +182,20 @@ class RetrConfig(PreTrainedConfig):
         """Whether items are read through text vectors."""
         return "text" in self.item_features.split("+")
 
+    @property
+    def reads_times(self) -> bool:
+        """Whether the attention reads when each event was: batches must then bring ``times``."""
+        return self.attention in TIMED_ATTENTIONS
+
     def validate_architecture(self):
         """All contradictions between fields, told in one ValueError (wrapped by the strict dataclass)."""
         problems = [
             f"{name}={value!r}: expected one of {', '.join(map(repr, allowed))}"
             for name, value, allowed in (
                 ("attention", self.attention, ATTENTIONS),
+                ("local_type", self.local_type, LOCAL_TYPES),
+                ("sparse_pattern", self.sparse_pattern, SPARSE_PATTERNS),
+                ("modulating_delta", self.modulating_delta, MODULATING_DELTAS),
                 ("item_features", self.item_features, ITEM_FEATURES),
                 ("router", self.router, ROUTERS),
                 ("router_context", self.router_context, ROUTER_CONTEXTS),
@@ -173,19 +225,44 @@ class RetrConfig(PreTrainedConfig):
                 f'negative_sampling="popularity" has no meaning for objective={self.objective!r}: '
                 'set objective="sampled_softmax" or negative_sampling="uniform"'
             )
+        if self.text_path and not self.uses_text:
+            problems.append(f"text_path=True reads text vectors: item_features={self.item_features!r} has none")
+        if self.repeat_term and self.objective != "softmax":
+            problems.append(
+                f"repeat_term=True is learned by the full softmax: objective={self.objective!r} does not see every item"
+            )
         if not 0 <= self.gbce_calibration <= 1:
             problems.append(f"gbce_calibration={self.gbce_calibration}: expected a number in [0, 1]")
         for name in ("hidden_dropout", "attention_dropout", "adaptor_dropout"):
             if not 0 <= getattr(self, name) < 1:
                 problems.append(f"{name}={getattr(self, name)}: expected a probability in [0, 1)")
-        if not 0 < self.router_init_keep < 1:
-            problems.append(f"router_init_keep={self.router_init_keep}: expected a probability in (0, 1)")
-        for name in ("temperature", "gumbel_temperature"):
+        for name in ("router_init_keep", "denoising_init_keep"):
+            if not 0 < getattr(self, name) < 1:
+                problems.append(f"{name}={getattr(self, name)}: expected a probability in (0, 1)")
+        for name in ("denoising_l0_weight", "denoising_jacobian_weight", "modulating_weight"):
+            if getattr(self, name) < 0:
+                problems.append(f"{name}={getattr(self, name)}: expected 0 or more")
+        if self.attention == "local_global":
+            # Heads of a convolution have no query: without a global head nothing would ask.
+            most = self.num_attention_heads - (self.local_type == "conv")
+            local_heads = self.num_attention_heads - 1 if self.local_heads is None else self.local_heads
+            if not 1 <= local_heads <= most:
+                problems.append(
+                    f"local_heads={local_heads} of num_attention_heads={self.num_attention_heads}: expected 1 to "
+                    f"{most} with local_type={self.local_type!r}"
+                )
+        if self.sparse_stride is not None and self.sparse_summary > self.sparse_stride:
+            problems.append(f"sparse_summary={self.sparse_summary}: expected at most the stride {self.sparse_stride}")
+        if self.local_window < 0:
+            problems.append(f"local_window={self.local_window}: expected 0 or more")
+        for name in ("temperature", "gumbel_temperature", "modulating_time_scale"):
             if getattr(self, name) <= 0:
                 problems.append(f"{name}={getattr(self, name)}: expected a positive number")
         for name in ("hidden_size", "num_hidden_layers", "intermediate_size", "max_position_embeddings",
-                     "text_size", "num_experts", "vocab_size", "num_negatives", "sce_bucket_size"):  # fmt: skip
-            if getattr(self, name) < 1:
+                     "text_size", "num_experts", "vocab_size", "num_negatives", "sce_bucket_size", "low_rank_interests",
+                     "sparse_stride", "sparse_summary", "log_sparse_window",
+                     "modulating_marks"):  # fmt: skip
+            if getattr(self, name) is not None and getattr(self, name) < 1:
                 problems.append(f"{name}={getattr(self, name)}: expected at least 1")
         if problems:
             raise ValueError("; ".join(problems))

@@ -57,25 +57,31 @@ def softmax_loss(
     targets: torch.Tensor,
     num_targets: int | None = None,
     logits_per_chunk: int | None = None,
+    added: tuple[torch.Tensor, torch.Tensor] | None = None,
 ) -> torch.Tensor:
     """Cross-entropy over all given items.
 
-        -log( exp(q · e⁺) / Σ_j exp(q · e_j) )
+        -log( exp(s⁺) / Σ_j exp(s_j) ),    s_j = q · e_j + Σ_{a: row_a = j} added_a
 
-    queries [T, d], items [M, d], targets [T] rows of ``items``. With every item of the catalogue in ``items`` this is
+    queries [T, d], items [M, d], targets [T] rows of ``items``. added: rows of ``items`` [T, n], -1 for none, and what
+    each adds to the score of its row [T, n], with gradient. With every item of the catalogue in ``items`` this is
     full softmax; with a batch's own items it is in-batch softmax over unique items, the every-step form of
     ``in_batch_contrastive_loss``. Memory does not grow with T x M (``chunked_loss``).
     """
 
-    def cross_entropy(logits, chunk, _):
+    def cross_entropy(logits, chunk, more):
         own = targets[chunk, None]
+        if more is not None:
+            real, places = added[0][chunk] >= 0, added[0][chunk].clamp(min=0)
+            logits.scatter_add_(1, places, torch.where(real, more, 0))
         torch.log_softmax(logits, dim=1, out=logits)
         loss = -logits.gather(1, own).sum()
         # The derivative of -log p⁺ towards the logits: p, less one at the target.
         logits.exp_().scatter_add_(1, own, logits.new_full(own.shape, -1.0))
-        return loss, None
+        return loss, None if more is None else torch.where(real, logits.gather(1, places), 0)
 
-    total = chunked_loss(queries, items, cross_entropy, logits_per_chunk=logits_per_chunk)
+    more = None if added is None else added[1]
+    total = chunked_loss(queries, items, cross_entropy, more, logits_per_chunk)
     return per_target(total, len(targets), num_targets)
 
 
@@ -97,9 +103,9 @@ def chunked_loss(
     Args:
         queries, items: [T, d], [M, d].
         row_losses: called as ``(logits, chunk, own)`` with logits [t, M] of at least float32, the slice of rows they
-            are, and s of those rows; it returns the sum of the losses and ∂/∂s [t] (None without ``own_scores``), and
+            are, and s of those rows; it returns the sum of the losses and ∂/∂s (None without ``own_scores``), and
             leaves ∂/∂logits where the logits were.
-        own_scores: s [T], one more score a row (that of its own target, say), or None.
+        own_scores: s [T] or [T, n], more scores a row (that of its own target, say), or None.
         logits_per_chunk: most logits at once (at least one row); None is ``LOGITS_PER_CHUNK`` of the kind of device, or
             ``LEAST_ROWS`` rows where those are more.
     """

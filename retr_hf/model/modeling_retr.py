@@ -10,20 +10,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import nn
 from transformers import AutoConfig, AutoModel, AutoModelForPreTraining
 from transformers.utils import ModelOutput, can_return_tuple
 
+from .antithetic import antithetic
 from .body_retr import RetrModel, RetrPreTrainedModel, last_places
 from .configuration_retr import RetrConfig
+from .head_retr import RetrHead
 from .losses import in_batch_contrastive_loss, softmax_loss
 from .negatives_across_processes import gather_rows, unique_across_processes
 from .objectives import recommendation_loss
 
 __all__ = ["RetrForPreTraining", "RetrForSequentialRecommendation", "RetrModel", "RetrOutput", "RetrPreTrainedModel"]
-
-# An item without text is the zero vector at the start; a smaller floor would give it a gradient of 1 / floor.
-NORM_FLOOR = 1e-3
 
 
 @dataclass
@@ -31,6 +29,7 @@ class RetrOutput(ModelOutput):
     """Output of both heads; the fields of ``RetrModelOutput`` behind ``loss`` and ``logits``.
 
     loss: scalar, given ``labels``.
+    data_loss: the same without the attentions' own terms.
     logits: [B, M] scores of the item table after the last item of each row, padding row at -inf. Left out (None) in
         training, where the loss reads other positions, of rows that hold several histories (``encode_users`` with
         ``sequence_ends`` reads those), and by the pre-training head.
@@ -45,97 +44,14 @@ class RetrOutput(ModelOutput):
     keep_probabilities: tuple[torch.FloatTensor, ...] | None = None
     omegas: tuple[torch.FloatTensor, ...] | None = None
     item_embeddings: torch.FloatTensor | None = None
+    data_loss: torch.FloatTensor | None = None
 
 
-class _Head(RetrPreTrainedModel):
-    """What both heads share: the body, and how vectors become scores."""
-
-    def __init__(self, config: RetrConfig):
-        super().__init__(config)
-        self.model = RetrModel(config)
-        self.post_init()
-
-    def get_output_embeddings(self):
-        """None: scores are products with the item table, which is no weight."""
-        return None
-
-    def encode_items(self, item_ids=None, text_embeddings=None) -> torch.Tensor:
-        """Item vectors [M, d]; see ``RetrModel.encode_items``."""
-        return self.model.encode_items(item_ids, text_embeddings)
-
-    @torch.no_grad()
-    def encode_catalog(self, text_embeddings: torch.Tensor | None = None, items_at_once: int = 8192) -> torch.Tensor:
-        """Vectors of a whole catalogue [num_items + 1, d], in evaluation mode, on the model's device.
-
-        text_embeddings: [num_items + 1, T], row 0 padding, on any device; None where the model reads ids alone.
-        """
-        ids = torch.arange(self.config.vocab_size if text_embeddings is None else len(text_embeddings))
-        was_training = self.training
-        self.eval()
-        parts = [
-            self.encode_items(
-                rows.to(self.device) if self.config.uses_ids else None,
-                None if text_embeddings is None else text_embeddings[rows[0] : rows[-1] + 1].to(self.device),
-            )
-            for rows in ids.split(items_at_once)
-        ]
-        self.train(was_training)
-        return torch.cat(parts)
-
-    def cut_positions(self, length: int) -> None:
-        """Shortens the histories the model reads to ``length`` items, for training on shorter ones."""
-        if length < self.config.max_position_embeddings:
-            kept = self.model.embed_positions.weight.detach()[:length].clone()
-            self.model.embed_positions = nn.Embedding.from_pretrained(kept, freeze=False)
-            self.config.max_position_embeddings = length
-
-    def query_vectors(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        """Hidden states [..., d] as queries, so that score = query · candidate."""
-        if self.config.score == "cosine":
-            return nn.functional.normalize(hidden_states, dim=-1, eps=NORM_FLOOR) / self.config.temperature
-        return hidden_states
-
-    def candidate_vectors(self, item_embeddings: torch.Tensor) -> torch.Tensor:
-        """Item vectors [M, d] as candidates, so that score = query · candidate."""
-        if self.config.score == "cosine":
-            return nn.functional.normalize(item_embeddings, dim=-1, eps=NORM_FLOOR)
-        return item_embeddings
-
-    def encode_users(
-        self,
-        input_ids: torch.Tensor,
-        attention_mask: torch.Tensor | None = None,
-        sequence_ends: torch.Tensor | None = None,
-        **inputs,
-    ) -> torch.Tensor:
-        """Query vectors [B, d] after the last item of each history; inputs as for ``RetrModel.forward``.
-
-        attention_mask: [B, N], needed unless ``sequence_ends`` is given.
-        sequence_ends: [S] where the histories end, in packed or grouped rows; the result is [S, d].
-        """
-        if sequence_ends is None:
-            sequence_ends = last_places(attention_mask)
-        outputs = self.model(input_ids, attention_mask, sequence_ends=sequence_ends, **inputs)
-        return self.query_vectors(outputs.last_hidden_state.squeeze(1))
-
-    def _last_queries(self, hidden_states: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:
-        if attention_mask is None:
-            return self.query_vectors(hidden_states[:, -1])
-        return self.query_vectors(hidden_states.flatten(0, 1).index_select(0, last_places(attention_mask)))
-
-    def _steps_and_targets(self, hidden_states, labels) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Queries [T, d] of the steps that have a target, the targets [T], and the steps' flat places [T]."""
-        labels = labels.flatten()
-        # Places and not a mask: the gradient of a mask is added up entry by entry on a CPU.
-        places = (labels != -100).nonzero().squeeze(1)
-        states = hidden_states.flatten(0, 1).index_select(0, places)
-        return self.query_vectors(states), labels[places], places
-
-
-class RetrForSequentialRecommendation(_Head):
+class RetrForSequentialRecommendation(RetrHead):
     """RETR with next-item scores: ``config.score`` of the state and each row of the item table."""
 
     @can_return_tuple
+    @antithetic
     def forward(
         self,
         input_ids: torch.LongTensor | None = None,
@@ -176,23 +92,26 @@ class RetrForSequentialRecommendation(_Head):
             **kwargs,
         )
         hidden_states = outputs.last_hidden_state
-        loss = logits = None
+        loss = data_loss = logits = None
         if labels is not None:
-            queries, targets, places = self._steps_and_targets(hidden_states, labels)
+            queries, targets, places, added = self._steps_and_targets(input_ids, outputs, labels, item_embeddings)
             candidates = self.candidate_vectors(item_embeddings)
             negatives = None if negative_ids is None else negative_ids.flatten()[places] - 1
             counts = None if item_counts is None else item_counts[1:]
-            loss = recommendation_loss(
-                self.config, queries, candidates[1:], targets - 1, negatives, num_items_in_batch, counts
+            added = None if added is None else (added[0] - 1, added[1])
+            data_loss = recommendation_loss(
+                self.config, queries, candidates[1:], targets - 1, negatives, num_items_in_batch, counts, added
             )
-            if outputs.auxiliary_loss is not None:
-                loss = loss + outputs.auxiliary_loss
+            loss = data_loss + _own_share(outputs.auxiliary_loss, len(targets), num_items_in_batch)
         one_history_a_row = length_groups is None and position_ids is None
         if one_history_a_row and (labels is None or not self.training):
-            logits = self._last_queries(hidden_states, attention_mask) @ self.candidate_vectors(item_embeddings).T
-            logits = torch.cat([torch.full_like(logits[:, :1], float("-inf")), logits[:, 1:]], dim=1)
+            real = torch.ones(hidden_states.shape[:2], device=hidden_states.device)
+            ends = last_places(real if attention_mask is None else attention_mask)
+            states = hidden_states.flatten(0, 1).index_select(0, ends)
+            logits = self.scores(states, self._recent(input_ids, outputs, ends), item_embeddings)
         return RetrOutput(
             loss=loss,
+            data_loss=data_loss,
             logits=logits,
             last_hidden_state=hidden_states,
             hidden_states=outputs.hidden_states,
@@ -204,7 +123,7 @@ class RetrForSequentialRecommendation(_Head):
         )
 
 
-class RetrForPreTraining(_Head):
+class RetrForPreTraining(RetrHead):
     """RETR with UniSRec's two contrastive objectives over a mixture of domains (Hou et al., KDD 2022, section 2.4).
 
     sequence-item: the state against the next item, negatives from the whole batch, all domains and all processes.
@@ -220,9 +139,12 @@ class RetrForPreTraining(_Head):
                 f'item_features="{config.item_features}": pre-training mixes catalogues, whose ids have nothing in '
                 'common; use item_features="text"'
             )
+        if config.repeat_term and not config.every_step:
+            raise ValueError("repeat_term=True in pre-training is learned at every step: set every_step=True")
         super().__init__(config)
 
     @can_return_tuple
+    @antithetic
     def forward(
         self,
         input_ids: torch.LongTensor | None = None,
@@ -231,6 +153,7 @@ class RetrForPreTraining(_Head):
         text_embeddings: torch.FloatTensor | None = None,
         table_item_ids: torch.LongTensor | None = None,
         length_groups: Sequence[tuple[int, int]] | None = None,
+        times: torch.LongTensor | None = None,
         labels: torch.LongTensor | None = None,
         sequence_ends: torch.LongTensor | None = None,
         view_input_ids: torch.LongTensor | None = None,
@@ -238,6 +161,7 @@ class RetrForPreTraining(_Head):
         view_position_ids: torch.LongTensor | None = None,
         view_length_groups: Sequence[tuple[int, int]] | None = None,
         view_sequence_ends: torch.LongTensor | None = None,
+        view_times: torch.LongTensor | None = None,
         num_items_in_batch: int | torch.Tensor | None = None,
         num_sequences_in_batch: int | torch.Tensor | None = None,
         **kwargs,
@@ -249,6 +173,7 @@ class RetrForPreTraining(_Head):
         table_item_ids: [M] an id of each row that is unique over all domains (0: padding or a view's row).
         labels: [B, N] row of the next item at each step, -100 where there is no target.
         sequence_ends: [S] flat position (row * N + column) of the last item of each of the S histories.
+        times: [B, N] seconds, for attentions that read them.
         view_*: the same histories, augmented; [B', N'], and view_sequence_ends [S] in the same order.
         num_items_in_batch, num_sequences_in_batch: targets and histories of the global batch (None: of this call).
 
@@ -264,13 +189,16 @@ class RetrForPreTraining(_Head):
             position_ids,
             item_embeddings=item_embeddings,
             length_groups=length_groups,
+            times=times,
             **kwargs,
         )
-        queries, targets, _ = self._steps_and_targets(outputs.last_hidden_state, labels)
+        queries, targets, _, added = self._steps_and_targets(input_ids, outputs, labels, item_embeddings)
         candidates = self.candidate_vectors(item_embeddings)
         if self.config.every_step:
             everyone, row = unique_across_processes(candidates, table_item_ids)
-            loss = softmax_loss(queries, everyone, row[targets], num_items_in_batch)
+            if added is not None:
+                added = torch.where(added[0] > 0, row[added[0]], -1), added[1]
+            loss = softmax_loss(queries, everyone, row[targets], num_items_in_batch, added=added)
         else:
             loss = self._contrast(queries, candidates[targets], table_item_ids[targets], num_items_in_batch)
 
@@ -282,19 +210,20 @@ class RetrForPreTraining(_Head):
                 item_embeddings=item_embeddings,
                 length_groups=view_length_groups,
                 sequence_ends=view_sequence_ends,
+                times=view_times,
                 **kwargs,
             )
             # The cosine of two states: the temperature divides one side only.
-            states = self.query_vectors(outputs.last_hidden_state.flatten(0, 1).index_select(0, sequence_ends))
+            states = self.body_queries(outputs.last_hidden_state.flatten(0, 1).index_select(0, sequence_ends))
             views = self.candidate_vectors(view.last_hidden_state.squeeze(1))
             next_items = labels.flatten()[sequence_ends]
             next_ids = torch.where(next_items < 0, 0, table_item_ids[next_items.clamp(min=0)])
             term = self._contrast(states, views, next_ids, num_sequences_in_batch)
             loss = loss + self.config.sequence_loss_weight * term
-        if outputs.auxiliary_loss is not None:
-            loss = loss + outputs.auxiliary_loss
+        # The attentions' terms of the view are left out: the view is there for the contrast, and those are of weights.
         return RetrOutput(
-            loss=loss,
+            loss=loss + _own_share(outputs.auxiliary_loss, len(targets), num_items_in_batch),
+            data_loss=loss,
             last_hidden_state=outputs.last_hidden_state,
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
@@ -310,6 +239,13 @@ class RetrForPreTraining(_Head):
         all_ids, _ = gather_rows(ids)
         positives = offset + torch.arange(len(queries), device=queries.device)
         return in_batch_contrastive_loss(queries, all_keys, ids, all_ids, positives, count, self.config.unisrec_compat)
+
+
+def _own_share(auxiliary_loss, targets: int, num_items_in_batch) -> torch.Tensor | float:
+    """The attentions' own terms, means over a call, weighted by the call's share of the targets of the global batch."""
+    if auxiliary_loss is None or num_items_in_batch is None:
+        return 0.0 if auxiliary_loss is None else auxiliary_loss
+    return auxiliary_loss * (targets / num_items_in_batch)
 
 
 # Names the classes for transformers' Auto classes; a copy of this file on the Hub is named by its config instead.

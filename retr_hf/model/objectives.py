@@ -25,6 +25,7 @@ def recommendation_loss(
     negatives: torch.Tensor | None = None,
     num_targets: int | torch.Tensor | None = None,
     item_counts: torch.Tensor | None = None,
+    added: tuple[torch.Tensor, torch.Tensor] | None = None,
 ) -> torch.Tensor:
     """The loss that ``config.objective`` names, a scalar.
 
@@ -36,6 +37,7 @@ def recommendation_loss(
         negatives: [T] rows of ``items``, for the objectives in ``NEEDS_NEGATIVES``.
         num_targets: number of targets in the global batch; None means those of this call.
         item_counts: [M] how often each item occurs in training, for ``negative_sampling="popularity"``.
+        added: what some items of each target are given beside the product (``softmax_loss``, and no other objective).
 
     What is drawn here comes from torch's default generator, on the device of ``queries``.
 
@@ -47,14 +49,14 @@ def recommendation_loss(
             f'objective="{config.objective}" compares each target with one negative, and none came: pass negatives, '
             "one row of items a target"
         )
-    return LOSSES[config.objective](config, queries, items, targets, negatives, num_targets, item_counts)
+    return LOSSES[config.objective](config, queries, items, targets, negatives, num_targets, item_counts, added)
 
 
-def _softmax(config, queries, items, targets, negatives, num_targets, item_counts):
-    return softmax_loss(queries, items, targets, num_targets)
+def _softmax(config, queries, items, targets, negatives, num_targets, item_counts, added):
+    return softmax_loss(queries, items, targets, num_targets, added=added)
 
 
-def _sampled_softmax(config, queries, items, targets, negatives, num_targets, item_counts):
+def _sampled_softmax(config, queries, items, targets, negatives, num_targets, item_counts, added):
     if config.negative_sampling == "uniform":
         item_counts = None
     elif item_counts is None or len(item_counts) != len(items):
@@ -67,13 +69,13 @@ def _sampled_softmax(config, queries, items, targets, negatives, num_targets, it
     return sampled_softmax_loss(queries, items, targets, drawn, log_expected, num_targets)
 
 
-def _gbce(config, queries, items, targets, negatives, num_targets, item_counts):
+def _gbce(config, queries, items, targets, negatives, num_targets, item_counts, added):
     drawn = draw_other_items(targets, len(items), config.num_negatives)
     beta = gbce_beta(len(items), config.num_negatives, config.gbce_calibration)
     return gbce_loss(queries, items, targets, drawn, beta, num_targets)
 
 
-def _sce(config, queries, items, targets, negatives, num_targets, item_counts):
+def _sce(config, queries, items, targets, negatives, num_targets, item_counts, added):
     states, candidates = sce_buckets(queries, items, config.sce_bucket_size)
     return sce_loss(queries, items, targets, states, candidates, num_targets)
 
@@ -81,7 +83,7 @@ def _sce(config, queries, items, targets, negatives, num_targets, item_counts):
 def _with_one_negative(loss: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
     """A loss of vectors (queries, positives, negatives) as one of rows of the items."""
 
-    def loss_of_rows(config, queries, items, targets, negatives, num_targets, item_counts):
+    def loss_of_rows(config, queries, items, targets, negatives, num_targets, item_counts, added):
         positives, others = (nn.functional.embedding(rows, items) for rows in (targets, negatives))
         return loss(queries, positives, others, num_targets)
 

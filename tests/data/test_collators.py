@@ -1,5 +1,7 @@
 """Batches by hand: what stands where, packed or not."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -107,6 +109,17 @@ class TestNextItemCollator:
         arrays = NextItemCollator(4, negatives=True)(ragged([3, 1, 2, 1]), generator(), ALL)
         assert arrays["negative_ids"].tolist() == [[4, 4, 4]]
 
+    @pytest.mark.parametrize("layout", ["padded", "packed", "grouped"])
+    def test_times_stand_where_their_items_stand(self, layout):
+        batch = replace(self.batch, times=1_600_000_000 + np.arange(len(self.batch.tokens)))
+        arrays = NextItemCollator(5, lay_out=layout_named(layout, 4))(batch, generator(), ALL)
+        assert arrays["times"].dtype == np.int64
+        item_at = dict(zip(batch.times.tolist(), batch.tokens.tolist(), strict=True)) | {0: 0}
+        assert [item_at[time] for time in arrays["times"].ravel().tolist()] == arrays["input_ids"].ravel().tolist()
+        assert arrays["times"][arrays["times"] > 0].size == len(set(arrays["times"].flat) - {0}) == 2 + 1 + 3
+        mine = NextItemCollator(5)(batch, generator(), slice(1, None, 2))
+        assert (mine["times"] - 1_600_000_000).tolist() == [[3]]
+
 
 class TestPreTrainingCollator:
     batch = ragged([7, 2, 7], [5, 2], [9, 6, 1, 5])
@@ -171,6 +184,22 @@ class TestPreTrainingCollator:
         assert not extra[arrays["input_ids"]].any() and not extra[arrays["labels"]].any()
         assert arrays["view_attention_mask"].tolist() == arrays["attention_mask"].tolist()
         assert arrays["view_sequence_ends"].tolist() == arrays["sequence_ends"].tolist()
+
+    @pytest.mark.parametrize("layout", ["padded", "packed", "grouped"])
+    @pytest.mark.parametrize("item_drop_batches", [0.0, 1.0])
+    def test_times_follow_into_the_view(self, layout, item_drop_batches):
+        rng = generator(2)
+        rows = [rng.integers(1, 10, length).tolist() for length in rng.integers(2, 9, 40)]
+        whole = replace(ragged(*rows), times=10_000 + np.arange(sum(map(len, rows))))
+        arrays = PreTrainingCollator(TABLES, WORD_DROP, item_drop_batches=item_drop_batches, drop=0.4,
+                                     lay_out=layout_named(layout, 8))(whole, rng, ALL)  # fmt: skip
+        vectors, item_at = arrays["text_embeddings"][:, 0], dict(zip(whole.times.tolist(), whole.tokens, strict=True))
+        for prefix, count in (("", 1.0), ("view_", 1 - 0.4 * item_drop_batches)):
+            times, items = arrays[f"{prefix}times"], np.abs(vectors[arrays[f"{prefix}input_ids"]])
+            assert [item_at.get(time, 0) for time in times.ravel().tolist()] == items.ravel().tolist()
+            real = int((times > 0).sum())
+            assert len(set(times.flat)) - (real < times.size) == real
+            assert real == sum(len(row) - 1 for row in rows) or (count < 1 and real < sum(len(row) - 1 for row in rows))
 
     def test_one_coin_a_batch_decides_what_is_dropped(self):
         batch = ragged(*[[1, 2, 3, 4, 5, 6, 7, 8, 9]] * 10)

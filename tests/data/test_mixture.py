@@ -128,6 +128,15 @@ class TestTrainingSequences:
             starts.add(int(batch.tokens[0]))
         assert starts == set(range(1, 17)), "every window can be drawn"
 
+    def test_times_are_those_of_the_items_that_are_read(self):
+        rows = Sequences(np.arange(1, 24), np.array([0, 20, 23]), 1_600_000_000 + np.arange(1, 24))
+        for options in ({"window": "random"}, {"every_step": False}):
+            sequences = TrainingSequences([rows, rows], [23, 23], max_length=4, **options)
+            batch = sequences.slices(np.arange(len(sequences)), np.random.default_rng(0))
+            assert (batch.times - 1_600_000_000).tolist() == ((batch.tokens - 1) % 23 + 1).tolist()
+        untimed = TrainingSequences([rows, histories([4], 5)], [23, 5], max_length=4)
+        assert untimed.slices(np.arange(3), np.random.default_rng(0)).times is None
+
     def test_random_windows_of_prefixes_are_refused(self):
         with pytest.raises(ValueError, match="every_step"):
             TrainingSequences([histories([4], 5)], [5], 3, every_step=False, window="random")

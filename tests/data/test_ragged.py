@@ -1,5 +1,7 @@
 """Ragged sequences against plain loops; packing by its promises."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -35,6 +37,13 @@ def test_select(which):
 def test_keep():
     kept = ragged([1, 2, 3], [4], [5, 6]).keep(np.array([True, False, True, True, False, True]))
     assert as_lists(kept) == [[1, 3], [4], [6]]
+
+
+def test_times_go_where_their_tokens_go():
+    batch = replace(ragged([1, 2, 3], [4], [5, 6]), times=np.array([10, 20, 30, 40, 50, 60]))
+    assert batch.select(np.array([2, 0])).times.tolist() == [50, 60, 10, 20, 30]
+    assert batch.keep(np.array([True, False, True, True, False, True])).times.tolist() == [10, 30, 40, 60]
+    assert ragged([1, 2]).select(slice(None)).times is None
 
 
 def rows_of(layout, lengths: np.ndarray) -> np.ndarray:

@@ -77,6 +77,31 @@ def test_keep_probabilities_equal_one_history_at_a_time(model):
     model.train()
 
 
+def test_times_reach_a_model_that_reads_them():
+    torch.manual_seed(0)
+    config = RetrConfig(item_features="id", vocab_size=ITEMS + 1, hidden_size=16, num_attention_heads=2,
+                        max_position_embeddings=LENGTH, initializer_range=0.4, attention="modulating")  # fmt: skip
+    model, rows = RetrForSequentialRecommendation(config).eval(), some_rows()
+    read = sequences(*rows)
+    read.timestamps = 1_600_000_000 + np.random.default_rng(1).integers(0, 400_000, len(read.item_ids)).cumsum()
+    table = model.encode_catalog()
+    ranks = rank_histories(model, table, read, max_length=LENGTH, batch_size=7)["full"]
+    alphas, places = keep_probabilities(model, table, read, LENGTH, batch_size=7)
+    for user, (row, end) in enumerate(zip(rows, read.offsets[1:], strict=True)):
+        window = slice(max(end - 1 - LENGTH, read.offsets[user]), end - 1)
+        ids, times = torch.tensor(row[-LENGTH - 1 : -1])[None], torch.tensor(read.timestamps[window])[None]
+        alone = model(ids, times=times, item_embeddings=table, output_routes=True)
+        scores = alone.logits[0, 1:]
+        target = scores[row[-1] - 1]
+        assert int((scores > target + 1e-4).sum()) < ranks[user] <= int((scores >= target - 1e-4).sum())
+        mine = (places >= window.start) & (places < window.stop)
+        want = torch.cat(alone.keep_probabilities).detach()
+        np.testing.assert_allclose(alphas[:, mine], want, atol=1e-5)
+    read.timestamps = None
+    with pytest.raises(ValueError, match="the batch brought none"):
+        rank_histories(model, table, read, max_length=LENGTH)
+
+
 def test_a_target_without_a_history_is_refused(model):
     with pytest.raises(DataError, match="1 of the sequences hold their target alone"):
         rank_histories(model, model.encode_catalog(), sequences([3, 4], [5]), max_length=LENGTH)

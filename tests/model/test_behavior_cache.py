@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from retr_hf.model.behavior_cache import BehaviorCache
-from retr_hf.model.configuration_retr import RetrConfig
+from retr_hf.model.configuration_retr import LOCAL_TYPES, RetrConfig
 from retr_hf.model.modeling_retr import RetrForSequentialRecommendation
 
 ITEMS, TEXT, WINDOW = 30, 12, 7
@@ -72,6 +72,11 @@ CASES = [
     {"router": "random", "hierarchical_route": False, "num_hidden_layers": 3, "score": "dot"},
     {"router": "pathway", "num_hidden_layers": 1, "input_norm": False},
     {"router": "pathway", "router_context": "causal", "every_step": False, "items": "text+id"},
+    {"attention": "low_rank"},
+    *({"attention": "local_global", "local_type": local_type} for local_type in LOCAL_TYPES),
+    {"attention": "log_sparse"},
+    {"attention": "strided", "sparse_pattern": "fixed"},
+    {"attention": "denoising"},
 ]
 
 

@@ -5,7 +5,7 @@ import itertools
 import pytest
 import torch
 
-from retr_hf.model.attention import ATTENTIONS
+from retr_hf.model.attentions import ATTENTIONS
 from retr_hf.model.configuration_retr import RetrConfig
 from retr_hf.model.modeling_retr import RetrForPreTraining, RetrForSequentialRecommendation, RetrModel
 
@@ -40,7 +40,23 @@ def build(attention, router, context, items, cls=RetrModel, seed=0, **changes):
         initializer_range=0.3,  # far from the start, where routes differ between tokens
         **changes,
     )
-    return cls(config).eval()
+    return timed(cls(config).eval())
+
+
+def timed(model):
+    """The model, whose body is given times made of positions where its attention reads them."""
+    if model.config.reads_times:
+        model.base_model.register_forward_pre_hook(_times_of_positions, with_kwargs=True)
+    return model
+
+
+def _times_of_positions(body, args, inputs):
+    inputs |= dict(zip(("input_ids", "attention_mask", "position_ids"), args, strict=False))
+    positions = inputs.get("position_ids")
+    if positions is None:
+        mask = inputs.get("attention_mask")
+        positions = (torch.ones_like(inputs["input_ids"]) if mask is None else mask).cumsum(1) - 1
+    return (), inputs | {"times": 1_500_000_000 + 40_000 * positions**2}
 
 
 def table(seed=0):
@@ -170,8 +186,9 @@ def test_closed_route_is_the_mean_of_the_visible_values():
 
 @pytest.mark.parametrize("items", ["id", "text", "text+id"])
 @pytest.mark.parametrize("router", ["pathway", "none"])
-def test_every_parameter_gets_a_gradient(items, router):
-    model = build("full", router, "causal", items, RetrForSequentialRecommendation, hidden_dropout=0.1,
+@pytest.mark.parametrize("attention", sorted(ATTENTIONS))
+def test_every_parameter_gets_a_gradient(attention, items, router):
+    model = build(attention, router, "causal", items, RetrForSequentialRecommendation, hidden_dropout=0.1,
                   attention_dropout=0.1).train()  # fmt: skip
     ids = torch.cat([history(10, seed) for seed in range(20)])
     labels = torch.cat([ids[:, 1:], torch.full((20, 1), -100)], 1)
@@ -187,9 +204,10 @@ def test_every_parameter_gets_a_gradient(items, router):
 
 
 @pytest.mark.parametrize("length", [1, 7])
-def test_gradients_are_finite_in_odd_places(length):
+@pytest.mark.parametrize("attention", sorted(ATTENTIONS))
+def test_gradients_are_finite_in_odd_places(attention, length):
     for dtype in (torch.float32, torch.bfloat16):
-        model = build("full", "pathway", "causal", "text", RetrForSequentialRecommendation).train()
+        model = build(attention, "pathway", "causal", "text", RetrForSequentialRecommendation).train()
         ids = torch.full((2, length), 3)
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype == torch.bfloat16):
             loss = model(ids, labels=ids, text_embeddings=torch.ones(ITEMS + 1, TEXT)).loss
@@ -222,6 +240,7 @@ def test_save_and_load_change_nothing(case, tmp_path):
         if key in loaded.config.to_dict()
     }  # fmt: skip
     ids = history(7)
+    loaded = timed(loaded)
     assert torch.equal(loaded(ids, text_embeddings=table()).logits, model(ids, text_embeddings=table()).logits)
 
 

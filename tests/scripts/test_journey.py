@@ -164,6 +164,42 @@ def test_the_whole_journey(world, tmp_path, monkeypatch, capsys):
     assert "learning_rate" in said and "2 mistakes" in said
 
 
+def test_times_go_all_the_way(world, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("log.csv").write_text(
+        "who,item_id,at\n"
+        + "".join(f"u{u},i{(u + n) % 11},{1_600_000_000 + 7_000 * u * n}\n" for u in range(30) for n in range(8))
+    )
+    Path("items.csv").write_text("item_id,text\n" + "".join(f"i{n},item number {n}\n" for n in range(11)))
+    script(monkeypatch, "prepare.py", "tables", "--interactions", "log.csv", "--items", "items.csv", "--output", "shop",
+           "--columns", "user_id=who", "timestamp=at")  # fmt: skip
+    embed_catalog("shop", "hashing:64", progress=False)
+    training = {"epochs": 2, "batch_size": 8, "progress": False}
+    recipe = write_recipe(
+        tmp_path / "recipe.yaml", name="timed", task="finetune", output="runs/{domain}", results="rows.jsonl",
+        data={"domains": ["shop"], "max_length": 6}, training=training, evaluation={"cutoffs": [10]},
+        model=TINY | {"item_features": "text+id", "attention": "modulating", "modulating_weight": 0.01},
+    )  # fmt: skip
+    script(monkeypatch, "finetune.py", recipe)
+    script(monkeypatch, "evaluate.py", "runs/shop", "shop", "--cutoffs", 10, "--results", "again.jsonl")
+    assert [row.metrics for row in read_rows("again.jsonl")] == [row.metrics for row in read_rows("rows.jsonl")]
+
+    # Without times: told before anything is made, by every script that opens a domain, and where one serves.
+    untimed = ["data.domains=[" + str(world / "camping") + "]"]
+    said = fails(monkeypatch, capsys, "finetune.py", recipe, *untimed)
+    assert "reads timestamps, and domain 'camping' has none" in said and not Path("runs/camping").exists()
+    assert "domain 'camping' has none" in fails(
+        monkeypatch, capsys, "pretrain.py", recipe, "task=pretrain", "results=null", "model.item_features=text",
+        "output=runs/pretrained", f"data.domains=[shop,{world / 'camping'}]",
+    )  # fmt: skip
+    assert not Path("runs/pretrained").exists()
+    script(monkeypatch, "finetune.py", recipe, "model.item_features=text", "output=runs/text", "results=null")
+    assert "domain 'camping' has none" in fails(monkeypatch, capsys, "evaluate.py", "runs/text", world / "camping")
+    assert "reads when each event was" in fails(monkeypatch, capsys, "recommend.py", "runs/shop", "i1", "i2")
+    said = fails(monkeypatch, capsys, "finetune.py", recipe, "model.modulating_marks=3")
+    assert "modulating_marks: 3: expected 1" in said
+
+
 def test_a_pretrained_start_must_fit(world, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     common = {"data": {"domains": [str(world / "camping")], "max_length": 10}, "evaluation": {"cutoffs": [10]}}

@@ -45,6 +45,7 @@ CASES = {
     "pretrain-dot-accumulated": (RetrForPreTraining, 2, {"score": "dot"}),
     "recommend-none": (RetrForSequentialRecommendation, 2, IDS | {"router": "none"}),
     "recommend-pathway": (RetrForSequentialRecommendation, 1, IDS),
+    "recommend-denoising": (RetrForSequentialRecommendation, 1, IDS | {"attention": "denoising"}),
     "recommend-text-bpr": (RetrForSequentialRecommendation, 1, {"objective": "bpr"}),
 }
 

@@ -1,0 +1,174 @@
+"""What both heads share: the body, and how its states and the history become scores.
+
+Axis letters: B rows of a batch, N length, d width, M rows of an item table, T text width, K queries, n ages.
+"""
+
+import torch
+from torch import nn
+
+from .body_retr import RetrModel, RetrPreTrainedModel, last_places
+from .configuration_retr import RetrConfig
+from .history_terms import RepeatTerm, TextPath, recent_rows
+
+# An item without text is the zero vector at the start; a smaller floor would give it a gradient of 1 / floor.
+NORM_FLOOR = 1e-3
+
+
+class RetrHead(RetrPreTrainedModel):
+    """The body, and the score of history_terms.py: a product of a query and a candidate, and the repeat term.
+
+    With ``config.text_path`` the item table is [M, d + T], wider than the body reads: beside the encoded vector of each
+    item stands its normalised text.
+    """
+
+    def __init__(self, config: RetrConfig):
+        super().__init__(config)
+        self.model = RetrModel(config)
+        self.text_path = TextPath(config) if config.text_path else None
+        self.repeat_term = RepeatTerm(config) if config.repeat_term else None
+        self.post_init()
+
+    def get_output_embeddings(self):
+        """None: scores are products with the item table, which is no weight."""
+        return None
+
+    def encode_items(self, item_ids=None, text_embeddings=None) -> torch.Tensor:
+        """Item table [M, d], with a text path [M, d + T]; arguments as for ``RetrModel.encode_items``."""
+        vectors = self.model.encode_items(item_ids, text_embeddings)
+        if self.text_path is None:
+            return vectors
+        return torch.cat([vectors, nn.functional.normalize(text_embeddings, dim=-1).to(vectors.dtype)], dim=-1)
+
+    @torch.no_grad()
+    def encode_catalog(self, text_embeddings: torch.Tensor | None = None, items_at_once: int = 8192) -> torch.Tensor:
+        """Item table of a whole catalogue [num_items + 1, ·], in evaluation mode, on the model's device.
+
+        text_embeddings: [num_items + 1, T], row 0 padding, on any device; None where the model reads ids alone.
+        """
+        ids = torch.arange(self.config.vocab_size if text_embeddings is None else len(text_embeddings))
+        was_training = self.training
+        self.eval()
+        parts = [
+            self.encode_items(
+                rows.to(self.device) if self.config.uses_ids else None,
+                None if text_embeddings is None else text_embeddings[rows[0] : rows[-1] + 1].to(self.device),
+            )
+            for rows in ids.split(items_at_once)
+        ]
+        self.train(was_training)
+        return torch.cat(parts)
+
+    def cut_positions(self, length: int) -> None:
+        """Shortens the histories the model reads to ``length`` items, for training on shorter ones.
+
+        Every module that holds something a position or an age has its own ``cut_positions``.
+        """
+        if length < self.config.max_position_embeddings:
+            kept = self.model.embed_positions.weight.detach()[:length].clone()
+            self.model.embed_positions = nn.Embedding.from_pretrained(kept, freeze=False)
+            self.config.max_position_embeddings = length
+            for module in self.modules():
+                if module is not self and hasattr(module, "cut_positions"):
+                    module.cut_positions(length)
+
+    def query_vectors(
+        self,
+        hidden_states: torch.Tensor,
+        recent: torch.Tensor | None = None,
+        item_embeddings: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Hidden states [K, d] as queries, so that score = query · candidate (+ the repeat term).
+
+        recent, item_embeddings: ``history_terms.recent_rows`` [K, n] and their item table, for the text path.
+        """
+        query = self.body_queries(hidden_states)
+        if self.text_path is None:
+            return query
+        text = self.text_path(recent, item_embeddings[:, self.config.hidden_size :]) / self.config.temperature
+        return torch.cat([self.text_path.gain * query, text.to(query.dtype)], dim=-1)
+
+    def body_queries(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """Hidden states [..., d] as queries of the body alone."""
+        if self.config.score == "cosine":
+            return nn.functional.normalize(hidden_states, dim=-1, eps=NORM_FLOOR) / self.config.temperature
+        return hidden_states
+
+    def candidate_vectors(self, item_embeddings: torch.Tensor) -> torch.Tensor:
+        """Rows of an item table (or states [M, d]) as candidates, so that score = query · candidate."""
+        if self.config.score != "cosine":
+            return item_embeddings
+        vectors, text = item_embeddings.tensor_split([self.config.hidden_size], dim=-1)
+        vectors = nn.functional.normalize(vectors, dim=-1, eps=NORM_FLOOR)
+        return torch.cat([vectors, text], dim=-1) if text.shape[-1] else vectors
+
+    def repeat_scores(self, recent: torch.Tensor) -> torch.Tensor | None:
+        """What each item of the histories [K, n] (``recent_rows``) is given beside the product; None for nothing."""
+        return None if self.repeat_term is None else self.repeat_term(recent) / self.config.temperature
+
+    def scores(
+        self,
+        hidden_states: torch.Tensor,
+        recent: torch.Tensor | None,
+        item_embeddings: torch.Tensor,
+        candidates: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Scores [K, M] of the item table, its padding row at -inf.
+
+        hidden_states: [K, d]. recent: their histories [K, n], needed where ``reads_history``.
+        candidates: ``candidate_vectors`` of the table, where they are there already.
+        """
+        candidates = self.candidate_vectors(item_embeddings) if candidates is None else candidates
+        scores = self.query_vectors(hidden_states, recent, item_embeddings) @ candidates.T
+        if self.repeat_term is not None:
+            scores = scores.scatter_add(1, recent, self.repeat_scores(recent).to(scores.dtype))
+        return torch.cat([torch.full_like(scores[:, :1], float("-inf")), scores[:, 1:]], dim=1)
+
+    @property
+    def reads_history(self) -> bool:
+        """Whether the score reads the history beside the body's state."""
+        return self.text_path is not None or self.repeat_term is not None
+
+    def encode_users(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        sequence_ends: torch.Tensor | None = None,
+        text_embeddings: torch.Tensor | None = None,
+        table_item_ids: torch.Tensor | None = None,
+        item_embeddings: torch.Tensor | None = None,
+        **inputs,
+    ) -> torch.Tensor:
+        """Query vectors [B, ·] after the last item of each history; inputs as for ``RetrModel.forward``.
+
+        attention_mask: [B, N], needed unless ``sequence_ends`` is given.
+        sequence_ends: [S] where the histories end, in packed or grouped rows; the result is [S, ·].
+        """
+        if sequence_ends is None:
+            sequence_ends = last_places(attention_mask)
+        if item_embeddings is None:
+            item_embeddings = self.encode_items(table_item_ids, text_embeddings)
+        outputs = self.model(
+            input_ids, attention_mask, sequence_ends=sequence_ends, item_embeddings=item_embeddings, **inputs
+        )
+        recent = self._recent(input_ids, outputs, sequence_ends)
+        return self.query_vectors(outputs.last_hidden_state.squeeze(1), recent, item_embeddings)
+
+    def _recent(self, input_ids, outputs, places) -> torch.Tensor | None:
+        """The histories behind some places, where the score reads them."""
+        if not self.reads_history:
+            return None
+        if input_ids is None:
+            raise ValueError("text_path and repeat_term read which items a history holds: pass input_ids")
+        return recent_rows(input_ids, outputs.position_ids, places)
+
+    def _steps_and_targets(self, input_ids, outputs, labels, item_embeddings):
+        """Queries [T, ·] of the steps that have a target, the targets [T], the steps' flat places [T], and the rows of
+        the table [T, n] that are given something, with what, or None."""
+        labels = labels.flatten()
+        # Places and not a mask: the gradient of a mask is added up entry by entry on a CPU.
+        places = (labels != -100).nonzero().squeeze(1)
+        states = outputs.last_hidden_state.flatten(0, 1).index_select(0, places)
+        recent = self._recent(input_ids, outputs, places)
+        queries = self.query_vectors(states, recent, item_embeddings)
+        added = None if self.repeat_term is None else (recent, self.repeat_scores(recent))
+        return queries, labels[places], places, added
