@@ -17,6 +17,7 @@ REQUIRED = [
     "numpy>=1.26",  # rankings, metrics, item tables
     "safetensors>=0.5",  # item embeddings on disk
     "scikit-learn>=1.5",  # the hashing text encoder, which needs no download
+    "scipy>=1.11",  # confidence intervals: the quantiles of Student's t; scikit-learn needs it too
     "pyyaml>=6.0",  # recipes
     "tqdm>=4.66",  # progress bars
     "matplotlib>=3.8",  # figures: the report is a stage like any other and must not fail at the end of a long run

@@ -8,7 +8,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 
@@ -18,10 +18,10 @@ from accelerate.utils import broadcast_object_list
 from transformers.configuration_utils import PreTrainedConfig
 from transformers.utils import logging as transformers_logging
 
-from .data.domain import PreparedDomain
+from .data.domain import PreparedDomain, Sequences
 from .data.synthetic import pathway_auc
 from .errors import DataError, RecipeError, RetrError
-from .evaluation.histories import keep_probabilities, rank_histories
+from .evaluation.histories import rank_histories, routings
 from .evaluation.metrics import metrics_from_ranks
 from .model.configuration_retr import RetrConfig
 from .model.item_catalog import ItemCatalog
@@ -32,7 +32,7 @@ from .training.settings import SETTINGS, VALIDATORS
 
 SHAPES = {  # what weights depend on: fixed by a pre-trained model
     *("hidden_size", "num_hidden_layers", "intermediate_size", "input_norm", "attention", "num_experts"),
-    *("router", "router_hidden_size", "gumbel"),
+    *("router", "router_hidden_size", "gumbel", "modulating_marks"),
 }
 STAMPED = {"vocab_size", "text_size", "text_encoder", "catalog_hash", "max_position_embeddings"}
 MODEL_KEYS = tuple(
@@ -47,7 +47,7 @@ SCHEMA = {**SETTINGS, "model": (RetrConfig, MODEL_KEYS)}
 
 
 def command_line(description: str, default_recipe: str | None = None) -> argparse.Namespace:
-    """The command line of a training script: a recipe, overrides, what to do with an existing run."""
+    """The command line of a training script: a recipe, systems, overrides, what to do with an existing run."""
     parser = argparse.ArgumentParser(
         description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -55,7 +55,12 @@ def command_line(description: str, default_recipe: str | None = None) -> argpars
     )
     nargs = "?" if default_recipe else None
     parser.add_argument("recipe", nargs=nargs, default=default_recipe, help="a YAML file of recipes/")
-    parser.add_argument("overrides", nargs="*", help="section.key=value, in YAML; wins over the recipe")
+    parser.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="system.yaml or key=value",
+        help="a file of recipes/systems/, laid over the recipe; or section.key=value, in YAML, which wins over both",
+    )
     parser.add_argument("--resume", action="store_true", help="go on with an interrupted run")
     parser.add_argument("--overwrite", action="store_true", help="replace a run that is already there")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
@@ -63,6 +68,8 @@ def command_line(description: str, default_recipe: str | None = None) -> argpars
     if "=" in (args.recipe or ""):  # only overrides were given
         args.overrides.insert(0, args.recipe)
         args.recipe = default_recipe
+    args.systems = [word for word in args.overrides if word.endswith((".yaml", ".yml")) and "=" not in word]
+    args.overrides = [word for word in args.overrides if word not in args.systems]
     if args.quiet:
         args.overrides.append("training.progress=false")
     transformers_logging.disable_progress_bar()
@@ -118,7 +125,13 @@ def open_recipe(args: argparse.Namespace, task: str) -> Recipe:
             if name in SHAPES and value != getattr(config, name)
         ]
 
-    return load_recipe(args.recipe, args.overrides, SCHEMA, [*VALIDATORS, fits, right_task])
+    def one_type(recipe: Recipe) -> list[str]:
+        marks = recipe["model"].get("modulating_marks", 1)
+        no_marks = "a prepared domain does not tell types of events apart (the model itself does, given marks)"
+        return [f"model.modulating_marks: {marks}: expected 1; {no_marks}"] if marks != 1 else []
+
+    validators = [*VALIDATORS, fits, one_type, right_task]
+    return load_recipe(args.recipe, args.overrides, SCHEMA, validators, systems=args.systems)
 
 
 def start_run(recipe: Recipe, folder: RunFolder, args: argparse.Namespace) -> Accelerator | None:
@@ -188,9 +201,27 @@ def require_splits(domain: PreparedDomain, *splits: str) -> None:
             raise DataError(f"{domain.path}: the {split} split is empty; users need three items (a lower --k-core?)")
 
 
+def split_for(config: RetrConfig, domain: PreparedDomain, name: str) -> Sequences:
+    """A split of a domain as a model reads it: with times where its attention reads them, and else without.
+
+    Raises:
+        DataError: the model reads times, the domain has none.
+    """
+    sequences = domain.split(name)
+    if not config.reads_times:
+        return replace(sequences, timestamps=None)
+    if sequences.timestamps is None:
+        raise DataError(
+            f'{domain.path}: attention="{config.attention}" reads timestamps, and domain {domain.name!r} has none: '
+            "prepare it again from a table with a timestamp column (scripts/prepare.py tables --interactions FILE "
+            "--columns timestamp=COLUMN), or choose another attention"
+        )
+    return sequences
+
+
 def ranks_of_split(model, domain: PreparedDomain, split: str, text_embeddings, settings, max_length, max_users=None):
     """Ranks by protocol, int64 [U], of a model on a split of a domain; ``max_users`` draws a fixed sample."""
-    sequences, negatives = domain.split(split), domain.negatives(split)
+    sequences, negatives = split_for(model.config, domain, split), domain.negatives(split)
     if max_users is not None and len(sequences) > max_users:
         chosen = np.random.default_rng(0).choice(len(sequences), max_users, replace=False)
         sequences, negatives = sequences.select(np.sort(chosen)), negatives.select(np.sort(chosen))
@@ -198,17 +229,22 @@ def ranks_of_split(model, domain: PreparedDomain, split: str, text_embeddings, s
     return rank_histories(model, items, sequences, negatives, max_length, settings.batch_size)
 
 
-def pathway_auc_of(model, domain: PreparedDomain, text_embeddings, max_length: int) -> list[float]:
-    """How well each block's router finds the behaviours that decide the test target, where the world is known (AUC).
+def about_routes(model, domain: PreparedDomain, text_embeddings, max_length: int) -> dict[str, list[float]]:
+    """What the routers do with the test histories, a number a block: the share of behaviours kept, mean α, mean ω.
 
-    Empty where the model reads only behaviours of one kind.
+    Where the world is known also "pathway AUC", how well α finds the behaviours that decide the test target; left out
+    where the model reads only behaviours of one kind. Nothing without a learned router.
     """
-    test, (pivotal, _) = domain.split("test"), domain.pivotal("test")
-    items = model.encode_catalog(text_embeddings)
-    alphas, places = keep_probabilities(model, items, test, max_length)
-    if len(set(pivotal[places])) < 2:
-        return []
-    return [round(pathway_auc(alpha, pivotal[places]), 4) for alpha in alphas]
+    if model.config.router != "pathway":
+        return {}
+    found = routings(model, model.encode_catalog(text_embeddings), split_for(model.config, domain, "test"), max_length)
+    told = {"routes kept": found.routes, "α": found.keep_probabilities, "ω": found.omegas}
+    about = {name: [round(float(block.mean()), 4) for block in values] for name, values in told.items()}
+    if is_synthetic(domain):
+        pivotal = domain.pivotal("test")[0][found.places]
+        if len(set(pivotal)) > 1:
+            about["pathway AUC"] = [round(pathway_auc(alpha, pivotal), 4) for alpha in found.keep_probabilities]
+    return about
 
 
 def is_synthetic(domain: PreparedDomain) -> bool:

@@ -1,7 +1,7 @@
 """Ranks a model, or an untrained baseline, on a prepared domain.
 
     python scripts/evaluate.py runs/scientific data/scientific
-    python scripts/evaluate.py runs/open_five data/scientific --name zero-shot --results recipes/results/rows.jsonl
+    python scripts/evaluate.py runs/open_five/X-RETR data/scientific --name zero-shot --results runs/rows.jsonl
     python scripts/evaluate.py --baseline popularity data/scientific
     accelerate launch --num_processes 4 scripts/evaluate.py runs/scientific data/scientific
 

@@ -1,8 +1,9 @@
 """Fine-tunes a pre-trained RETR on a target domain, or trains one from scratch, and tests it.
 
-    python scripts/finetune.py recipes/finetune/scientific.yaml init=runs/open_five
-    python scripts/finetune.py recipes/finetune/scientific.yaml init=null name=RETR-scratch        # the twin
-    accelerate launch --num_processes 4 scripts/finetune.py recipes/finetune/scientific.yaml init=runs/open_five
+    python scripts/finetune.py recipes/finetune/scientific.yaml init=runs/open_five/X-RETR
+    python scripts/finetune.py recipes/finetune/scientific.yaml init=null output=runs/scratch        # the twin
+    python scripts/finetune.py recipes/finetune/scientific.yaml recipes/systems/x_locker.yaml init=runs/x_locker
+    accelerate launch --num_processes 4 scripts/finetune.py recipes/finetune/scientific.yaml init=runs/open_five/X-RETR
 
 Opens a model folder (or nothing) and prepared domains, one run a domain; leaves model folders with their catalogues and
 adds result rows. An interrupted run goes on with --resume.
@@ -31,15 +32,16 @@ from retr_hf.model.processing_retr import check_catalog
 from retr_hf.report.model_card import write_model_card
 from retr_hf.report.results import append_rows, environment
 from retr_hf.stage import (
+    about_routes,
     command_line,
     is_synthetic,
     open_recipe,
-    pathway_auc_of,
     print_metrics,
     ranks_of_split,
     require_splits,
     result_rows,
     run,
+    split_for,
     start_run,
 )
 from retr_hf.training.loop import train
@@ -65,15 +67,14 @@ def finetune(recipe, domain: PreparedDomain, args) -> None:
     text = torch.from_numpy(catalog.item_table()) if config.uses_text else None
     if settings.freeze == "backbone":
         freeze_backbone(model)
+    train_split = split_for(config, domain, "train")
 
     folder = RunFolder(recipe.run.output_folder(domain.name))
     accelerator = start_run(recipe, folder, args)
     if accelerator is None:
         return
 
-    sequences = TrainingSequences(
-        [domain.split("train")], [domain.num_items], data.max_length, config.every_step, data.window
-    )
+    sequences = TrainingSequences([train_split], [domain.num_items], data.max_length, config.every_step, data.window)
     collate = NextItemCollator(
         domain.num_items,
         config.every_step,
@@ -102,7 +103,7 @@ def finetune(recipe, domain: PreparedDomain, args) -> None:
 
     constants = {} if text is None else {"text_embeddings": text}
     if config.negative_sampling == "popularity":
-        counts = np.bincount(domain.split("train").item_ids, minlength=domain.num_items + 1)
+        counts = np.bincount(train_split.item_ids, minlength=domain.num_items + 1)
         constants["item_counts"] = torch.from_numpy(counts)
     if settings.compile:
         model.model.compile_blocks()
@@ -132,6 +133,8 @@ def finetune(recipe, domain: PreparedDomain, args) -> None:
             append_rows(recipe.run.results, rows)
         folder.finish(sources=sources, trained_on=[*sources, domain.name], finished=environment()["date"])
         print_metrics(f"{folder.path}: best at step {progress.best_step} of {progress.step}", rows)
+        if rows and "routes kept" in rows[0].settings:
+            print(f"  behaviours kept on the pathway, each block: {rows[0].settings['routes kept']}")
         if rows and "pathway AUC" in rows[0].settings:
             print(f"  pathway AUC of each block {rows[0].settings['pathway AUC']} (known answer; 0.5 is guessing)")
     for tracker in accelerator.trackers:
@@ -152,8 +155,7 @@ def test(recipe, domain: PreparedDomain, model, text, progress, sources: list[st
         "item_features": config.item_features,
         "freeze": recipe["training"].freeze,
     }
-    if is_synthetic(domain) and config.router == "pathway":
-        settings["pathway AUC"] = pathway_auc_of(model, domain, text, max_length)
+    settings |= about_routes(model, domain, text, max_length)
     return result_rows(
         ranks,
         domain,
@@ -191,8 +193,12 @@ def build_model(recipe, catalog: ItemCatalog) -> tuple[RetrForSequentialRecommen
     stamp(config, catalog)
     transformers_logging.set_verbosity_error()  # its report of a new id table reads like a mistake; we check ourselves
     model, loading = RetrForSequentialRecommendation.from_pretrained(start, config=config, output_loading_info=True)
-    new = {"model.embed_tokens.weight"} if config.uses_ids else set()
-    wrong = sorted((set(loading["missing_keys"]) - new) | set(loading["unexpected_keys"]))
+    # New weights: those of the items, and terms of the score that the pre-trained model has not.
+    new = ("model.embed_tokens.",) if config.uses_ids else ()
+    before = RetrConfig.from_pretrained(start)
+    new += tuple(f"{term}." for term in ("text_path", "repeat_term") if not getattr(before, term))
+    missing = [name for name in loading["missing_keys"] if not name.startswith(new)]
+    wrong = sorted([*missing, *loading["unexpected_keys"]])
     if wrong:
         raise DataError(f"{start} is another architecture than the recipe's model section: {wrong[:5]}")
     model.cut_positions(length)

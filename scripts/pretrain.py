@@ -2,6 +2,7 @@
 
     python scripts/pretrain.py                                        # the synthetic world, in about a minute
     python scripts/pretrain.py recipes/pretrain/open_five.yaml seed=1 training.batch_size=256
+    python scripts/pretrain.py recipes/pretrain/open_five.yaml recipes/systems/unisrec.yaml        # another model
     accelerate launch scripts/pretrain.py recipes/pretrain/open_five.yaml
     accelerate launch --num_processes 4 --mixed_precision bf16 scripts/pretrain.py RECIPE
     ACCELERATE_USE_CPU=true accelerate launch --multi_gpu --num_processes 2 scripts/pretrain.py RECIPE    # two on CPU
@@ -34,6 +35,7 @@ from retr_hf.stage import (
     ranks_of_split,
     require_splits,
     run,
+    split_for,
     start_run,
 )
 from retr_hf.training.loop import train
@@ -72,6 +74,7 @@ def main() -> None:
         max_position_embeddings=data.max_length,
     )
     model = RetrForPreTraining(config)
+    train_splits = [split_for(config, domain, "train") for domain in domains]
 
     folder = RunFolder(recipe.run.output_folder("+".join(domain.name for domain in domains)))
     accelerator = start_run(recipe, folder, args)
@@ -80,7 +83,7 @@ def main() -> None:
 
     # In which order.
     sequences = TrainingSequences(
-        [domain.split("train") for domain in domains],
+        train_splits,
         [domain.num_items for domain in domains],
         data.max_length,
         config.every_step,

@@ -10,6 +10,9 @@
     # beside every published system of these domains, not only those that were measured
     python scripts/report.py 'runs/*/results.jsonl' --published all
 
+    # does pre-training help? each system with and without it, the difference over seeds with its confidence interval
+    python scripts/report.py runs/cross_domain/rows.jsonl --paired
+
     # runs/scientific/learning_curves.png, also of a run that is still going on
     python scripts/report.py --figures runs/scientific
 
@@ -20,9 +23,11 @@ real and synthetic data have tables of their own; published numbers have rows of
 import argparse
 import os
 import sys
+from functools import partial
 from pathlib import Path
 
 from retr_hf.errors import RetrError
+from retr_hf.report.paired import paired_tables
 from retr_hf.report.plots import plot_learning_curves
 from retr_hf.report.results import PROTOCOLS, read_rows
 from retr_hf.report.tables import PUBLISHED_CHOICES, result_tables
@@ -38,6 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
         default="matching",
         help="published numbers to print beside: of the systems measured (default), of all systems, or none",
     )
+    parser.add_argument("--paired", action="store_true", help="pre-trained beside from scratch, seed by seed")
     parser.add_argument("--protocols", nargs="+", choices=PROTOCOLS, help="only these ranking protocols")
     parser.add_argument("--metrics", nargs="+", metavar="NAME", help="only these metrics, e.g. HR@10 NDCG@10")
     parser.add_argument(
@@ -51,13 +57,16 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_intermixed_args(arguments)
     if not options.rows and not options.figures:
         parser.error("nothing to report: name a file of result rows (evaluation writes them), or --figures RUN_DIR")
+    if options.paired and not options.rows:
+        parser.error("--paired is about result rows: name a file of them")
     if options.output and not options.rows:
         parser.error("--output is for tables: name a file of result rows too")
 
     try:
         if options.rows:
             rows = read_rows(options.rows)
-            tables = result_tables(rows, options.published, options.protocols, options.metrics)
+            make = partial(paired_tables, rows) if options.paired else partial(result_tables, rows)
+            tables = make(published=options.published, protocols=options.protocols, metrics=options.metrics)
             write_tables(tables, len(rows), options.output)
         for run in options.figures:
             print(f"wrote {plot_learning_curves(run, run / 'learning_curves.png')}", file=sys.stderr)

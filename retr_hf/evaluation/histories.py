@@ -1,4 +1,4 @@
-"""A model over the histories of a split, without padding: ranks in every protocol, and keep probabilities.
+"""A model over the histories of a split, without padding: ranks in every protocol, and routes.
 
 Histories are read in order of length, those of one length as one rectangle of a long row (``length_groups`` of the
 body), of which the last block computes the ends alone.
@@ -84,33 +84,42 @@ def rank_histories(
         return sharded_ranks(rank_rows, len(targets))
 
 
+class Routings(NamedTuple):
+    """What the routers decide about every behaviour that the model reads.
+
+    Hard route R, α and ω, float [blocks, n] each, and the places int64 [n] of these behaviours in ``item_ids``.
+    """
+
+    routes: np.ndarray
+    keep_probabilities: np.ndarray
+    omegas: np.ndarray
+    places: np.ndarray
+
+
 @torch.no_grad()
-def keep_probabilities(
-    model, item_embeddings: torch.Tensor, sequences, max_length: int = 50, batch_size: int = 512
-) -> tuple[np.ndarray, np.ndarray]:
-    """What the routers think of every behaviour that the model reads (on this process, of all users).
+def routings(model, item_embeddings: torch.Tensor, sequences, max_length: int = 50, batch_size: int = 512) -> Routings:
+    """The routes of the histories of a split (on this process, of all users).
 
     Args:
-        model: a head whose body returns ``keep_probabilities`` per block; the others as in ``rank_histories``.
-
-    Returns:
-        α float [blocks, n], and the places int64 [n] of these behaviours in ``sequences.item_ids``.
+        model: a head whose body returns routes per block; the others as in ``rank_histories``.
 
     Raises:
         ValueError: the model has no router.
     """
-    alphas, places = [], []
+    parts: tuple[list[np.ndarray], ...] = ([], [], [])
+    places = []
     read = np.minimum(np.diff(sequences.offsets) - 1, max_length)
     users = np.argsort(read, kind="stable")
     with _evaluating(model):
         for part in _batches(read[users], batch_size):
             row = _read_histories(sequences, users[part], read[users[part]], item_embeddings.device)
             output = model.model(item_embeddings=item_embeddings, output_routes=True, **row.inputs)
-            if output.keep_probabilities is None:
-                raise ValueError("this model has no router: there are no keep probabilities")
-            alphas.append(torch.cat(output.keep_probabilities).float().cpu().numpy())
+            if output.routes is None:
+                raise ValueError("this model has no router: there are no routes")
+            for kept, blocks in zip(parts, (output.routes, output.keep_probabilities, output.omegas), strict=True):
+                kept.append(torch.cat(blocks).float().cpu().numpy())
             places.append(row.places)
-    return np.concatenate(alphas, axis=1), np.concatenate(places)
+    return Routings(*(np.concatenate(part, axis=1) for part in parts), np.concatenate(places))
 
 
 def histories_of(sequences, users: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

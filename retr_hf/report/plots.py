@@ -1,10 +1,10 @@
-"""Two pictures, written as PNG: how a run learned, and which items of a history its pathway kept."""
+"""Pictures, written as PNG: how a run learned, which items of a history its pathway kept, what pre-training brought."""
 
 import json
 import os
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +22,7 @@ DPI = 150
 LONGEST_HISTORY = 40  # items that fit a picture with readable titles
 LONGEST_TITLE = 34  # letters
 LETTERS_AN_INCH = 9  # of a heading
+MOST_PANELS = 3  # beside one another
 FEWEST_COLUMNS = 10  # a shorter history leaves the rest of the picture empty
 
 
@@ -129,6 +130,41 @@ def plot_pathway(
     bar.set_label("keep probability", fontsize=8)
     bar.ax.tick_params(labelsize=8)
     bar.outline.set_visible(False)
+    return _save(figure, output)
+
+
+def plot_differences(panels: Mapping[str, Sequence[tuple[str, float, float]]], metric: str, output: str | Path) -> Path:
+    """Paired differences: a panel for each domain and protocol, a bar for the interval of each system, zero marked.
+
+    Args:
+        panels: title -> (system, mean difference, margin), as ``paired.paired_differences`` gives them.
+        metric: what the differences are of.
+        output: the PNG to write.
+
+    Returns:
+        ``output``.
+    """
+    columns = min(len(panels), MOST_PANELS)
+    rows = -(-len(panels) // columns)
+    height = 1.2 + 0.3 * max(map(len, panels.values()))
+    figure = Figure(figsize=(4.6 * columns, height * rows), dpi=DPI, layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False).flatten()
+    for axes, (title, systems) in zip(grid, panels.items(), strict=False):
+        names, means, margins = zip(*systems, strict=True)
+        places = np.arange(len(names))
+        axes.axvline(0, color="0.6", linewidth=1)
+        axes.errorbar(means, places, xerr=margins, fmt="o", color="C0", markersize=4, capsize=3)
+        axes.set_yticks(places, names, fontsize=8)
+        axes.set_ylim(len(names) - 0.5, -0.5)  # the first on top
+        axes.set_title(title, loc="left", fontsize=10)
+        axes.set_xlabel(f"{metric}: pre-trained minus without", fontsize=8)
+        axes.tick_params(axis="x", labelsize=8)
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=5))
+        axes.grid(axis="x", color="0.9")
+        axes.set_axisbelow(True)
+        axes.spines[["top", "right"]].set_visible(False)
+    for axes in grid[len(panels) :]:
+        axes.set_visible(False)
     return _save(figure, output)
 
 

@@ -71,7 +71,7 @@ def _table(rows: list[ResultRow], metrics: Sequence[str], published: str) -> str
     candidates = f", {first.candidates} candidates" if first.protocol == "sampled" else ""
     title = f"## {first.protocol} ranking, {first.split} split, {data}"
     notes = [f"{CAPTIONS[first.protocol].capitalize()}{candidates}; {CELLS}.", *([f"{CLAIMS}."] if claims else [])]
-    return "\n".join([title, "", *notes, "", *_markdown(table), ""])
+    return "\n".join([title, "", *notes, "", *markdown(table), ""])
 
 
 def _measured(rows: list[ResultRow]) -> dict[tuple[str, tuple[str, ...]], dict[tuple[str, str], str]]:
@@ -87,7 +87,7 @@ def _measured(rows: list[ResultRow]) -> dict[tuple[str, tuple[str, ...]], dict[t
         label = f"{row.system} [{row.recipe}]" if key in ambiguous else row.system
         for metric, value in row.metrics.items():
             values[label, key[1]][row.domain, metric].append(value)
-    return {line: {column: _cell(cell) for column, cell in cells.items()} for line, cells in values.items()}
+    return {line: {column: mean_cell(cell) for column, cell in cells.items()} for line, cells in values.items()}
 
 
 def _claims(rows: list[ResultRow], published: str) -> list[tuple[tuple[str, tuple[str, ...]], dict]]:
@@ -107,7 +107,10 @@ def _claim_cells(claim: PublishedResult, domain: str) -> dict[tuple[str, str], s
     return {(domain, metric): f"{value:.4f}" for metric, value in claim.metrics.items()}
 
 
-def _cell(values: list[float]) -> str:
+def mean_cell(values: Sequence[float]) -> str:
+    """Mean ± sample standard deviation over n seeds; one seed has no deviation, none is an empty cell."""
+    if not values:
+        return ""
     if len(values) == 1:
         return f"{values[0]:.4f}"
     return f"{fmean(values):.4f} ± {stdev(values):.4f} (n={len(values)})"
@@ -124,13 +127,18 @@ def _metric_order(name: str) -> tuple:
     return known.index(family) if family in known else len(known), family, int(cutoff) if cutoff.isdigit() else 0, name
 
 
-def _markdown(table: list[list[str]]) -> list[str]:
-    """A Markdown table, its columns padded so that the source can be read too; numbers to the right."""
+def markdown(table: list[list[str]], words: int = 2) -> list[str]:
+    """The lines of a Markdown table, its columns padded so that the source can be read too.
+
+    Args:
+        table: header and rows of cells.
+        words: how many columns, from the left, hold words; the others hold numbers and go to the right.
+    """
     table = [[re.sub(r"([|\\])", r"\\\1", cell) for cell in line] for line in table]
     widths = [max(3, *map(len, column)) for column in zip(*table, strict=True)]
-    rule = ["-" * width if index < 2 else "-" * (width - 1) + ":" for index, width in enumerate(widths)]
+    rule = ["-" * width if index < words else "-" * (width - 1) + ":" for index, width in enumerate(widths)]
     padded = [
-        [cell.ljust(width) if index < 2 else cell.rjust(width) for index, (cell, width) in enumerate(line)]
+        [cell.ljust(width) if index < words else cell.rjust(width) for index, (cell, width) in enumerate(line)]
         for line in (list(zip(line, widths, strict=True)) for line in table)
     ]
     return ["| " + " | ".join(line) + " |" for line in [padded[0], rule, *padded[1:]]]

@@ -1,4 +1,4 @@
-"""What a recipe was given, layer on layer: the recipes it extends, the recipe itself, the command line on top.
+"""What a recipe was given, layer on layer: what it extends, the recipe, systems over it, the command line on top.
 
 Beside the values goes where each was given, for the messages: ``("training", "epochs") -> " (base.yaml line 12)"``.
 """
@@ -12,6 +12,7 @@ import yaml
 from . import strict_yaml
 
 Origin = dict[tuple[str, ...], str]
+SYSTEM_KEYS = ("name", "description", "model", "training")  # what a system file may give
 
 
 def read_layers(path: Path, sections: Collection[str]) -> tuple[dict[str, Any], Origin, list[str]]:
@@ -26,6 +27,32 @@ def read_layers(path: Path, sections: Collection[str]) -> tuple[dict[str, Any], 
     problems: list[str] = []
     given, origin = _read(path, (), sections, problems)
     return given, origin, problems
+
+
+def lay_system(given: dict, origin: Origin, path: Path, sections: Collection[str]) -> Iterator[str]:
+    """Lays a system file over what the recipe gave, in place: which model is run, and nothing of what it is run on.
+
+    So the same file goes over pre-training and fine-tuning recipes, and what two systems differ in stands on its lines.
+    What the recipe says to expect is taken out: that was measured with another model.
+
+    Yields:
+        one sentence for every mistake of ``read_layers``, for every key that is not one of ``SYSTEM_KEYS``, and for a
+        file that gives no model.
+    """
+    values, lines, problems = read_layers(path, sections)
+    yield from (f"system {path.name}: {problem}" for problem in problems)
+    if problems and not values:
+        return
+    for key in [key for key in values if key not in SYSTEM_KEYS]:
+        place = lines.get((key,), "")
+        yield f"system {path.name}: {key}{place}: a system file gives {', '.join(SYSTEM_KEYS)} and nothing else"
+        del values[key]
+    if not isinstance(values.get("model"), dict):
+        yield f"system {path.name}: expected a model section, the lines that tell this system from others"
+    given.pop("expected", None)
+    _merge(given, values, sections)
+    for key in (key for key in lines if key[0] in values):
+        origin[key] = lines[key].replace(" (line ", f" ({path.name} line ")
 
 
 def _read(
@@ -61,10 +88,15 @@ def _read(
         problems.append(f"extends: recipes that extend one another: {' -> '.join(one.name for one in circle)}")
         return given, origin
     merged, inherited = _read(base, chain, sections, problems)
-    for key, inner in given.items():
-        both = key in sections and isinstance(inner, dict) and isinstance(merged.get(key), dict)
-        merged[key] = {**merged[key], **inner} if both else inner
+    _merge(merged, given, sections)
     return merged, {**inherited, **origin}
+
+
+def _merge(below: dict[str, Any], above: dict[str, Any], sections: Collection[str]) -> None:
+    """Lays ``above`` over ``below``, in place; sections key by key."""
+    for key, inner in above.items():
+        both = key in sections and isinstance(inner, dict) and isinstance(below.get(key), dict)
+        below[key] = {**below[key], **inner} if both else inner
 
 
 def lay_overrides(given: dict, origin: Origin, overrides: Sequence[str], sections: Collection[str]) -> Iterator[str]:

@@ -19,7 +19,7 @@ from typing import Any
 from ..errors import RecipeError
 from . import strict_yaml
 from .fields import Mismatch, annotation_of, describe, fit, limits, nearest
-from .layers import lay_overrides, read_layers
+from .layers import lay_overrides, lay_system, read_layers
 
 TOP = ""  # the section of the top-level keys
 Schema = Mapping[str, type | tuple[type, Collection[str]]]
@@ -30,7 +30,8 @@ class Recipe:
     """A recipe with every value resolved.
 
     Attributes:
-        source: the file it was read from. Recipes with the same values are equal, whatever their files.
+        source: the file it was read from, and after " + " the systems laid over it. Recipes with the same values are
+            equal, whatever their files.
         sections: section name -> settings object, "" for the top-level settings. A section that the schema gives as a
             pair (dataclass, names) is a plain dict of the keys that were given.
     """
@@ -77,8 +78,9 @@ def load_recipe(
     schema: Schema,
     validators: Sequence[Validator] = (),
     check_paths: bool = True,
+    systems: Sequence[str | os.PathLike] = (),
 ) -> Recipe:
-    """Reads a recipe, the recipes it extends and the overrides, and checks all of it before anything runs.
+    """Reads a recipe, the recipes it extends, systems and overrides, and checks all of it before anything runs.
 
     Args:
         path: a YAML file. Paths inside it start at the current folder; only ``extends`` starts at the folder of the
@@ -91,6 +93,7 @@ def load_recipe(
         validators: rules across fields: the recipe -> one sentence for each problem. A rule that reads a section
             with a wrong value in it is left out, for what it would say is a guess.
         check_paths: False reads a recipe where its data is absent.
+        systems: YAML files laid over the recipe, below the overrides; see ``layers.lay_system``.
 
     Raises:
         RecipeError: one line for every mistake: unknown and duplicate keys, wrong types, values out of range, missing
@@ -100,16 +103,18 @@ def load_recipe(
     given, origin, problems = read_layers(Path(path), names)
     if problems and not given:  # a file that cannot be read is one mistake, not that and every required key
         raise RecipeError(str(path), problems)
+    for system in systems:
+        problems += lay_system(given, origin, Path(system), names)
     problems += lay_overrides(given, origin, overrides, names)
     sections: dict[str, Any] = {}
     for name in schema:
         problems += _check(name, given, origin, schema, sections, check_paths)
     problems += _unknown_top(given, origin, schema)
-    recipe = Recipe(str(path), sections)
+    recipe = Recipe(" + ".join(map(str, [path, *systems])), sections)
     for validate in validators:
         problems += _validate(validate, recipe, schema)
     if problems:
-        raise RecipeError(str(path), problems)
+        raise RecipeError(recipe.source, problems)
     return recipe
 
 

@@ -8,7 +8,7 @@ import torch
 
 from retr_hf.errors import DataError
 from retr_hf.evaluation import histories
-from retr_hf.evaluation.histories import keep_probabilities, rank_histories
+from retr_hf.evaluation.histories import rank_histories, routings
 from retr_hf.model.configuration_retr import RetrConfig
 from retr_hf.model.modeling_retr import RetrForSequentialRecommendation
 
@@ -57,10 +57,11 @@ def test_keep_probabilities_equal_one_history_at_a_time(model):
     rows = some_rows()
     if model.config.router == "none":
         with pytest.raises(ValueError, match="no router"):
-            keep_probabilities(model, model.encode_catalog(), sequences(*rows), LENGTH)
+            routings(model, model.encode_catalog(), sequences(*rows), LENGTH)
         return
     table, read = model.encode_catalog(), sequences(*rows)
-    alphas, places = keep_probabilities(model, table, read, LENGTH, batch_size=9)
+    read_routes = routings(model, table, read, LENGTH, batch_size=9)
+    alphas, places = read_routes.keep_probabilities, read_routes.places
     assert sorted(places.tolist()) == [
         place
         for begin, end in zip(read.offsets, read.offsets[1:], strict=False)
@@ -68,12 +69,14 @@ def test_keep_probabilities_equal_one_history_at_a_time(model):
     ]
     model.eval()
     found = dict(zip(places.tolist(), alphas.T.tolist(), strict=True))
+    kept_routes = dict(zip(places.tolist(), read_routes.routes.T.tolist(), strict=True))
     for begin, row in zip(read.offsets, rows, strict=False):
         kept = model.model(torch.tensor(row[-LENGTH - 1 : -1])[None], item_embeddings=table, output_routes=True)
         first = begin + max(0, len(row) - 1 - LENGTH)
         for nth in range(min(LENGTH, len(row) - 1)):
             alone = [float(alpha[0, nth]) for alpha in kept.keep_probabilities]
             assert found[first + nth] == pytest.approx(alone, abs=1e-5)
+            assert kept_routes[first + nth] == [float(route[0, nth]) for route in kept.routes]
     model.train()
 
 
@@ -86,7 +89,8 @@ def test_times_reach_a_model_that_reads_them():
     read.timestamps = 1_600_000_000 + np.random.default_rng(1).integers(0, 400_000, len(read.item_ids)).cumsum()
     table = model.encode_catalog()
     ranks = rank_histories(model, table, read, max_length=LENGTH, batch_size=7)["full"]
-    alphas, places = keep_probabilities(model, table, read, LENGTH, batch_size=7)
+    read_routes = routings(model, table, read, LENGTH, batch_size=7)
+    alphas, places = read_routes.keep_probabilities, read_routes.places
     for user, (row, end) in enumerate(zip(rows, read.offsets[1:], strict=True)):
         window = slice(max(end - 1 - LENGTH, read.offsets[user]), end - 1)
         ids, times = torch.tensor(row[-LENGTH - 1 : -1])[None], torch.tensor(read.timestamps[window])[None]

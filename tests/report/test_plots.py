@@ -9,7 +9,7 @@ from matplotlib.image import imread
 from matplotlib.text import Text
 
 from retr_hf.errors import DataError
-from retr_hf.report.plots import plot_learning_curves, plot_pathway
+from retr_hf.report.plots import plot_differences, plot_learning_curves, plot_pathway
 
 TITLES = ["Digital camera", "Lens cloth", "Shoes for $40 or $50", "x" * 300, ""]
 
@@ -117,3 +117,16 @@ def test_pathway_shows_colours_dots_and_titles_inside_the_picture(tmp_path, figu
 def test_pathways_that_do_not_fit_are_refused(tmp_path, titles, keep, route, message):
     with pytest.raises(DataError, match=message):
         plot_pathway(titles, keep, route, tmp_path / "pathway.png")
+
+
+def test_differences_have_a_panel_each_and_the_first_system_on_top(tmp_path, figure):
+    panels = {f"{name}, full": [("X-RETR", 0.01, 0.005), ("UniSRec", -0.02, 0.0)] for name in ("a", "b", "c", "d")}
+    picture = plot_differences(panels, "NDCG@10", tmp_path / "new" / "d.png")
+    assert imread(picture).ndim == 3
+    shown = [axes for axes in figure().axes if axes.get_visible()]
+    assert [axes.get_title(loc="left") for axes in shown] == list(panels)
+    first = shown[0]
+    assert [label.get_text() for label in first.get_yticklabels()] == ["X-RETR", "UniSRec"] and first.yaxis_inverted()
+    (bars,) = first.containers
+    assert bars.lines[0].get_xdata().tolist() == [0.01, -0.02]
+    assert [line[:, 0].tolist() for line in bars.lines[2][0].get_segments()] == [[0.005, 0.015], [-0.02, -0.02]]

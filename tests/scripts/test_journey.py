@@ -271,40 +271,6 @@ def test_mistakes_are_told_in_words(world, cycle, tmp_path, monkeypatch, capsys)
     assert "make one with" in fails(monkeypatch, capsys, "evaluate.py", "--baseline", "popularity", tmp_path)
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "recipes").rglob("*.yaml")), ids=lambda path: path.stem)
-def test_every_recipe_is_well_formed(path):
-    from retr_hf.model.configuration_retr import RetrConfig
-    from retr_hf.stage import SCHEMA
-    from retr_hf.training.recipe import builds, load_recipe
-
-    recipe = load_recipe(path, [], SCHEMA, [builds("model", RetrConfig)], check_paths=False)
-    assert f"scripts/{recipe.run.task}.py" in path.read_text(encoding="utf-8").split("\nname:")[0]
-
-
-@pytest.mark.parametrize(
-    ("recipe", "twin"),
-    [
-        ("pretrain/open_five", "pretrain/open_five_no_router"),
-        ("finetune/scientific", "finetune/scientific_scratch"),
-        ("finetune/scientific", "finetune/scientific_no_router"),
-        ("finetune/scientific_scratch", "finetune/scientific_scratch_no_router"),
-        ("synthetic/pretrain", "synthetic/pretrain_no_router"),
-        ("synthetic/finetune", "synthetic/finetune_scratch"),
-        ("synthetic/finetune", "synthetic/finetune_no_router"),
-    ],
-)
-def test_twins_differ_in_the_model_alone(recipe, twin):
-    from retr_hf.stage import SCHEMA
-    from retr_hf.training.recipe import load_recipe
-
-    one, other = (
-        load_recipe(ROOT / "recipes" / f"{name}.yaml", [], SCHEMA, check_paths=False).as_dict()
-        for name in (recipe, twin)
-    )
-    differing = {key for key in one.keys() | other.keys() if one.get(key) != other.get(key)}
-    assert differing <= {"name", "description", "expected", "output", "init", "model"} and differing & {"init", "model"}
-
-
 def test_results_of_the_repository_are_readable():
     files = sorted((ROOT / "recipes" / "results").glob("*.jsonl"))
     for row in read_rows(files) if files else []:

@@ -51,12 +51,16 @@ def test_tables_and_figures(tmp_path):
     assert (tmp_path / "a" / "learning_curves.png").read_bytes().startswith(b"\x89PNG")
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["T.md"]
 
+    paired = report("a/results.jsonl", "--paired", "--metrics", "NDCG@10", folder=tmp_path)
+    assert paired.returncode == 0 and "| NDCG@10 difference |" in paired.stdout, paired.stderr
+
 
 def test_mistakes_are_told_without_a_traceback(tmp_path):
     (tmp_path / "torn.jsonl").write_text('{"recipe": ')
     for arguments, message in [
         ((), "nothing to report: name a file of result rows"),
         (("--output", "T.md", "--figures", "a"), "--output is for tables"),
+        (("--paired", "--figures", "a"), "--paired is about result rows"),
         (("none.jsonl",), "error: none.jsonl: no result rows there"),
         (("torn.jsonl",), "error: torn.jsonl:1: the last line is torn"),
         (("--figures", "nowhere"), "no such log"),

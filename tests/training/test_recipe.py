@@ -355,3 +355,37 @@ def test_limits_hold_for_every_element_and_refuse_nan(write):
     )
     assert choice == "a.sizes (command line): expected one of 8, 16, came 15"
     assert "expected at least 0, came .nan" in nan and "expected at most 1, came 2.0" in high
+
+
+class TestSystems:
+    SYSTEM = "name: x\ndescription: another\nmodel:\n  router: pathway\n"
+
+    def test_it_lies_between_the_recipe_and_the_overrides(self, write):
+        path = write(GOOD + "expected: 0.1 with another model\nmodel:\n  width: 16\n  router: none\n")
+        system = write(self.SYSTEM + "training:\n  epochs: 7\n", "system.yaml")
+        recipe = load_recipe(path, ["training.epochs=8"], MODEL, systems=[system])
+        assert recipe["model"] == {"width": 16, "router": "pathway"}
+        assert (recipe.name, recipe["training"].epochs, recipe["training"].learning_rate) == ("x", 8, 1e-3)
+        assert recipe.run.expected is None  # of another model
+        assert recipe.source == f"{path} + {system}"
+
+    def test_it_may_extend_another(self, write):
+        write(self.SYSTEM, "base.yaml")
+        system = write("extends: base.yaml\nname: y\nmodel:\n  heads: 4\n", "system.yaml")
+        recipe = load_recipe(write(GOOD), [], MODEL, systems=[system])
+        assert recipe.name == "y" and recipe["model"] == {"router": "pathway", "heads": 4}
+
+    def test_what_it_is_run_on_is_not_its_business(self, write):
+        system = write(self.SYSTEM + "seed: 3\ndata:\n  max_length: 9\n", "system.yaml")
+        problems = mistakes(write(GOOD), schema=MODEL, systems=[system])
+        rule = "a system file gives name, description, model, training and nothing else"
+        assert problems == [f"system system.yaml: {place}: {rule}" for place in ("seed (line 5)", "data (line 6)")]
+
+    def test_its_mistakes_name_its_file(self, write):
+        system = write("model:\n  rooter: none\n", "system.yaml")
+        (problem,) = mistakes(write(GOOD), schema=MODEL, systems=[system])
+        assert problem == "model.rooter (system.yaml line 2): unknown key; did you mean model.router?"
+        (problem,) = mistakes(write(GOOD), schema=MODEL, systems=[write("name: x\n", "system.yaml")])
+        assert problem.startswith("system system.yaml: expected a model section")
+        (problem,) = mistakes(write(GOOD), schema=MODEL, systems=["no/such.yaml"])
+        assert "no/such.yaml: No such file" in problem

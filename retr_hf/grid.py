@@ -1,0 +1,209 @@
+"""A grid: systems x targets x seeds x {pre-trained, from scratch}, planned as commands of the scripts.
+
+    OUTPUT/pretrain/SYSTEM                     a model folder, once for each system
+    OUTPUT/DOMAIN/SYSTEM/pretrained-SEED       fine-tuned from it
+    OUTPUT/DOMAIN/SYSTEM/scratch-SEED          its twin: every model line the same, same recipe, nothing loaded
+    OUTPUT/rows.jsonl                          all result rows, zero-shot and baselines among them
+
+What is done already is told by what it left behind (grid_jobs.py).
+"""
+
+from collections import Counter
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+from .data.domain import PreparedDomain, load_domain
+from .errors import RecipeError
+from .grid_jobs import EvaluationJob, TrainingJob
+from .model.configuration_retr import RetrConfig
+from .stage import SCHEMA
+from .training.fields import setting
+from .training.recipe import Recipe, load_recipe
+from .training.run_folder import RunFolder
+from .training.settings import VALIDATORS
+from .training.strict_yaml import inline
+
+ROWS_FILE, TABLE_FILE = "rows.jsonl", "table.md"
+
+
+@dataclass(frozen=True, kw_only=True)
+class GridSettings:
+    """What a grid file holds."""
+
+    description: str = setting("", help="what the grid is, in a sentence or two; the table opens with it")
+    pretrain: str = setting(help="pre-training recipe", exists=True)
+    finetune: list[str] = setting(help="fine-tuning recipes, the targets", exists=True)
+    systems: list[str] = setting(help="system files, laid over both kinds of recipes", exists=True)
+    scratch_only: list[str] = setting(
+        [], help="system files that are run from scratch and not pre-trained", exists=True
+    )
+    seeds: list[int] = setting([0, 1, 2], help="seeds of the fine-tuning; pre-training has its recipe's", min=0)
+    starts: list[Literal["pretrained", "scratch"]] = setting(["pretrained", "scratch"], help="what is run")
+    zero_shot: bool = setting(True, help="evaluate the pre-trained models on the targets without fine-tuning too")
+    baselines: list[Literal["popularity", "text-similarity"]] = setting(
+        ["popularity", "text-similarity"], help="what is evaluated on the targets without training"
+    )
+    output: str = setting(help="folder of all runs, rows and the table")
+    pretrain_overrides: list[str] = setting([], help="section.key=value, over the pre-training recipe")
+    finetune_overrides: list[str] = setting([], help="section.key=value, over the fine-tuning recipes")
+
+    def __post_init__(self):
+        empty = [name for name in ("finetune", "seeds", "starts") if not getattr(self, name)]
+        if empty or not (self.systems or self.scratch_only):
+            raise ValueError(f"{', '.join(empty or ['systems'])}: expected at least one, came an empty list")
+
+
+@dataclass(frozen=True)
+class Target:
+    """A domain with its fine-tuning recipe."""
+
+    recipe: str
+    path: str
+    domain: PreparedDomain
+
+    @cached_property
+    def has_text(self) -> bool:
+        """Whether its items have text vectors."""
+        return self.domain.catalog().text_encoder is not None
+
+    @cached_property
+    def has_times(self) -> bool:
+        """Whether its events have timestamps."""
+        return self.domain.split("validation").timestamps is not None
+
+
+class Plan:
+    """The jobs of a grid.
+
+    Args:
+        grid: the settings. scripts: folder of the scripts, as it should stand in the commands.
+
+    Attributes:
+        jobs: in the order they should start.
+        left_out: one sentence for every run that the data or the model rule out.
+        systems: names of what is measured, in the order of the table.
+        rows: file of the result rows.
+
+    Raises:
+        RecipeError: mistakes in a recipe or a system, or between them; two systems or targets of one name.
+        DataError: a domain that is not prepared.
+    """
+
+    def __init__(self, grid: GridSettings, scripts: str | Path):
+        self.grid, self.scripts, self.output = grid, Path(scripts), Path(grid.output)
+        self.rows = self.output / ROWS_FILE
+        self.jobs: list[TrainingJob | EvaluationJob] = []
+        self.left_out: list[str] = []
+        self.systems: list[str] = list(grid.baselines)
+        targets = self._targets()
+        for target in targets:
+            for baseline in grid.baselines:
+                if baseline == "text-similarity" and not target.has_text:
+                    self.left_out.append(f"{baseline} on {target.domain.name}: its items have no text vectors")
+                    continue
+                self._evaluate(target, baseline, None, "--baseline", baseline)
+        for system in dict.fromkeys([*grid.systems, *grid.scratch_only]):
+            self._plan_system(system, targets)
+        if twice := [name for name, count in Counter(job.name for job in self.jobs).items() if count > 1]:
+            raise RecipeError("grid", [f"{twice[0]}: given twice; systems differ by file name, targets by domain"])
+
+    def _targets(self) -> list[Target]:
+        targets = []
+        for path in self.grid.finetune:
+            recipe = _load(path, self.grid.finetune_overrides, "finetune")
+            targets += [Target(path, domain, load_domain(domain)) for domain in recipe["data"].domains]
+        return targets
+
+    def _plan_system(self, system: str, targets: list[Target]) -> None:
+        """Pre-training, and on each target and seed the fine-tuning and its twin."""
+        grid, stem = self.grid, Path(system).stem
+        folder = RunFolder(self.output / "pretrain" / stem)
+        overrides = [*grid.pretrain_overrides, f"output={inline(str(folder.path))}"]
+        pretraining = _load(grid.pretrain, overrides, "pretrain", system)
+        name, shape = pretraining.name, pretraining["model"]
+        self.systems.append(name)
+        needs = None
+        if "pretrained" in grid.starts and system not in grid.scratch_only:
+            sources = [Target(grid.pretrain, path, load_domain(path)) for path in pretraining["data"].domains]
+            if obstacle := _obstacle(shape, sources, carried=True):
+                self.left_out.append(f"{name}, pre-trained: {obstacle}")
+            else:
+                needs = f"pretrain/{stem}"
+                words = (self._script("pretrain"), grid.pretrain, system, *overrides)
+                self.jobs.append(TrainingJob(needs, "pretrain", None, words, pretraining, folder, None))
+        for target in targets:
+            for seed in grid.seeds:
+                for start in (start for start in ("pretrained", "scratch") if start in grid.starts):
+                    if start == "scratch" or needs:
+                        self._finetune(system, target, seed, shape, folder if start == "pretrained" else None)
+            if needs and grid.zero_shot and target.has_text and not _obstacle(shape, [target], carried=True):
+                self._evaluate(target, f"{name} zero-shot", folder, str(folder.path))
+
+    def _finetune(self, system: str, target: Target, seed: int, shape: dict, start: RunFolder | None) -> None:
+        stem, label = Path(system).stem, "scratch" if start is None else "pretrained"
+        job = f"{target.domain.name}/{stem}/{label}-{seed}"
+        folder = RunFolder(self.output / job)
+        overrides = [
+            *self.grid.finetune_overrides,
+            f"data.domains={inline([target.path])}",
+            f"seed={seed}",
+            f"output={inline(str(folder.path))}",
+            f"results={inline(str(self.rows))}",
+            f"init={inline(None if start is None else str(start.path))}",
+        ]
+        recipe = _load(target.recipe, [*overrides, "training.freeze=none"], "finetune", system)
+        if start is None:  # the twin is the model that would have been loaded, to the last line
+            missing = {key: value for key, value in shape.items() if key not in recipe["model"]}
+            overrides += [f"model.{key}={inline(value)}" for key, value in missing.items()]
+            overrides += ["training.freeze=none"]
+        obstacle = _obstacle({**shape, **recipe["model"]}, [target], carried=start is not None)
+        if obstacle:
+            sentence = f"{recipe.name} on {target.domain.name}, {label}: {obstacle}"
+            self.left_out += [] if sentence in self.left_out else [sentence]
+            return
+        recipe = _load(target.recipe, overrides, "finetune", system)
+        words = (self._script("finetune"), target.recipe, system, *overrides)
+        needs = None if start is None else f"pretrain/{stem}"
+        kind = f"finetune {target.domain.name}"
+        self.jobs.append(TrainingJob(job, kind, needs, words, recipe, folder, start))
+
+    def _evaluate(self, target: Target, system: str, start: RunFolder | None, *what: str) -> None:
+        cutoffs = _load(target.recipe, self.grid.finetune_overrides, "finetune")["evaluation"].cutoffs
+        words = [self._script("evaluate"), *what, target.path, "--name", system, "--results", str(self.rows)]
+        words += ["--cutoffs", *map(str, cutoffs)]
+        stem = "" if start is None else f"{start.path.name}/"
+        job = f"{target.domain.name}/{stem}{'zero-shot' if start else system}"
+        needs = None if start is None else f"pretrain/{start.path.name}"
+        domain = target.domain.name
+        self.systems += [] if system in self.systems else [system]
+        self.jobs.append(EvaluationJob(job, "evaluate", needs, tuple(words), self.rows, system, domain, start))
+
+    def _script(self, name: str) -> str:
+        return str(self.scripts / f"{name}.py")
+
+
+def _load(path: str, overrides: list[str], task: str, system: str | None = None) -> Recipe:
+    """A recipe; the models it starts from need not be there yet, and whether its domains are is asked elsewhere."""
+    systems = [] if system is None else [system]
+    recipe = load_recipe(path, overrides, SCHEMA, VALIDATORS, check_paths=False, systems=systems)
+    if recipe.run.task != task:
+        raise RecipeError(recipe.source, [f"task: a grid expects a {task} recipe here, came {recipe.run.task}"])
+    return recipe
+
+
+def _obstacle(model: dict, targets: list[Target], carried: bool) -> str | None:
+    """What rules a model out on domains, in words; ``carried``: from one catalogue to another."""
+    try:
+        config = RetrConfig(**model)
+    except Exception as error:  # noqa: BLE001  transformers' strict configurations raise no ValueError
+        return " ".join(str(error.__cause__ or error).split())
+    if carried and not config.uses_text:
+        return "item ids are not carried from one catalogue to another"
+    for target in targets:
+        if config.uses_text and not target.has_text:
+            return f"the items of {target.domain.name} have no text vectors"
+        if config.reads_times and not target.has_times:
+            return f"attention {config.attention} reads timestamps, and {target.domain.name} has none"
+    return None

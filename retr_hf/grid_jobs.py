@@ -1,0 +1,87 @@
+"""The two kinds of jobs of a grid, and when they are done: read from what they left behind.
+
+A training run is done if its folder is finished and was made with this very recipe, an evaluation if its rows are
+there; and of a pre-trained model nothing counts that is older than it.
+"""
+
+import json
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from .report.results import read_rows
+from .training.recipe import Recipe
+from .training.run_folder import RUN_FILE, RunFolder
+
+
+@dataclass(frozen=True)
+class TrainingJob:
+    """A run of a training script; see ``job_queue.Job``.
+
+    words: the command without --resume or --overwrite. start: the run whose model it begins with.
+    """
+
+    name: str
+    kind: str
+    needs: str | None
+    words: tuple[str, ...]
+    recipe: Recipe
+    folder: RunFolder
+    start: RunFolder | None
+
+    def done(self) -> bool:
+        """Whether the run is finished. RecipeError: it was made with another recipe."""
+        if not self.folder.finished or self._outdated():
+            return False
+        self.folder.require_same(self.recipe)
+        return True
+
+    def took(self) -> float | None:
+        """Seconds from start to end; None of a run that was interrupted."""
+        about = _about(self.folder)
+        return None if "resumed" in about else (_moment(about, "finished") - _moment(about, "started")).total_seconds()
+
+    def command(self) -> list[str]:
+        """The command, going on with what is there, or making it anew where its start is newer."""
+        return [*self.words, "--quiet", "--overwrite" if self._outdated() else "--resume"]
+
+    def _outdated(self) -> bool:
+        began = (self.folder.path / RUN_FILE).is_file() and self.start is not None and self.start.finished
+        return began and _moment(_about(self.folder), "started") < _moment(_about(self.start), "finished")
+
+
+@dataclass(frozen=True)
+class EvaluationJob:
+    """A run of scripts/evaluate.py; see ``job_queue.Job``. ``start`` is the run whose model is evaluated, if any."""
+
+    name: str
+    kind: str
+    needs: str | None
+    words: tuple[str, ...]
+    rows: Path
+    system: str
+    domain: str
+    start: RunFolder | None
+
+    def done(self) -> bool:
+        """Whether its rows are there, of this model and not of an older one. DataError: rows that cannot be read."""
+        since = None if self.start is None else _moment(_about(self.start), "finished")
+        return self.rows.is_file() and any(
+            row.system == self.system and row.domain == self.domain and (since is None or row.when >= since)
+            for row in read_rows(self.rows)
+        )
+
+    def took(self) -> None:
+        """Not known."""
+
+    def command(self) -> list[str]:
+        """The command."""
+        return list(self.words)
+
+
+def _about(folder: RunFolder) -> dict:
+    return json.loads((folder.path / RUN_FILE).read_text(encoding="utf-8"))
+
+
+def _moment(about: dict, when: str) -> datetime:
+    return datetime.fromisoformat(about[when])

@@ -1,0 +1,97 @@
+"""The cross-domain table: every system on every target and seed, pre-trained and from scratch, each run a process.
+
+    python scripts/grid.py recipes/grids/cross_domain.yaml --dry-run                 # the commands, nothing is run
+    python scripts/grid.py recipes/grids/cross_domain.yaml --jobs 2                  # two at a time share the cores
+    python scripts/grid.py recipes/grids/cross_domain.yaml "seeds=[0]" output=runs/one    # a part of it
+    python scripts/grid.py recipes/grids/smoke.yaml                                  # the synthetic world, minutes
+
+Opens a grid file, leaves model folders, logs, result rows and table.md in its output folder. What is finished is
+skipped, what was interrupted goes on, what failed leaves its log and does not stop the others: the same command again
+runs what is left. Exit code 1 if a run failed.
+"""
+
+import argparse
+import os
+import shlex
+import signal
+import sys
+from pathlib import Path
+
+from retr_hf.errors import DataError
+from retr_hf.grid import TABLE_FILE, GridSettings, Plan
+from retr_hf.job_queue import JobQueue
+from retr_hf.report.paired import paired_differences, paired_tables
+from retr_hf.report.plots import plot_differences
+from retr_hf.report.results import read_rows
+from retr_hf.stage import run
+from retr_hf.training.recipe import describe_schema, load_recipe
+
+SCHEMA = {"": GridSettings}
+FIGURE_METRIC = "NDCG@10"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="keys of a grid:\n" + describe_schema(SCHEMA).replace("%", "%%"),
+    )
+    parser.add_argument("grid", help="a YAML file of recipes/grids/")
+    parser.add_argument("overrides", nargs="*", help="key=value, in YAML; wins over the grid file")
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="processes at a time (default 1)")
+    parser.add_argument("--dry-run", action="store_true", help="print the commands that are left to run, run nothing")
+    parser.add_argument("--figure", type=Path, metavar="FILE.png", help="draw the paired differences of NDCG@10")
+    args = parser.parse_intermixed_args()
+    if args.jobs < 1:
+        parser.error(f"--jobs: expected at least 1, came {args.jobs}")
+
+    grid = load_recipe(args.grid, args.overrides, SCHEMA).run
+    plan = Plan(grid, scripts=os.path.relpath(Path(__file__).parent))
+    for sentence in plan.left_out:
+        print(f"left out: {sentence}")
+    queue = JobQueue(plan.jobs, plan.output / "logs", args.jobs, tell=lambda line: print(line, flush=True))
+    if args.dry_run:
+        for job in queue.waiting:
+            print("python", shlex.join(job.command()))
+        return
+
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    interrupted = False
+    try:
+        queue.run()
+    except KeyboardInterrupt:
+        interrupted = True
+    write_table(plan, grid, queue.failed, args.figure)
+    for name, reason in queue.failed.items():
+        print(f"failed: {name}: {reason}", file=sys.stderr)
+    if interrupted:
+        print("interrupted; the same command goes on", file=sys.stderr)
+    sys.exit(130 if interrupted else 1 if queue.failed else 0)
+
+
+def write_table(plan: Plan, grid: GridSettings, failed: dict[str, str], figure: Path | None) -> None:
+    """The table of the rows that are there, and what is missing in it and why."""
+    if not plan.rows.is_file():
+        return
+    rows = read_rows(plan.rows)
+    about = [grid.description, f"Pre-trained with {grid.pretrain}."]
+    missing = [f"- {sentence}" for sentence in plan.left_out] + [
+        f"- {name}: {reason}" for name, reason in failed.items()
+    ]
+    about += ["\n".join(["Left out or failed:", *missing])] if missing else []
+    text = "\n\n".join([*filter(None, about), paired_tables(rows, plan.systems, published="all")])
+    path = plan.output / TABLE_FILE
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)
+    print(f"wrote {path}, {len(rows)} results")
+    if figure is not None:
+        try:
+            differences = paired_differences(rows, FIGURE_METRIC, plan.systems)
+            print(f"wrote {plot_differences(differences, FIGURE_METRIC, figure)}")
+        except DataError as error:
+            print(f"no figure: {error}")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,218 @@
+"""The grid: what is planned, that a pre-trained run and its twin are one model, and a whole one in this process."""
+
+import json
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from retr_hf.data.prepare import write_domain
+from retr_hf.data.synthetic import cycle_world, write_world
+from retr_hf.data.text_embeddings import embed_catalog
+from retr_hf.errors import RecipeError
+from retr_hf.grid import GridSettings, Plan
+from retr_hf.job_queue import JobQueue
+from retr_hf.model.configuration_retr import RetrConfig
+from retr_hf.report.results import read_rows
+from retr_hf.training.run_folder import RUN_FILE
+
+ROOT = Path(__file__).resolve().parents[1]
+PRETRAIN = {
+    "name": "base", "task": "pretrain", "output": "unused", "data": {"domains": ["data/music"], "max_length": 8},
+    "model": {"hidden_size": 16, "intermediate_size": 16, "num_attention_heads": 2, "num_experts": 2, 
+              "router": "pathway", "hidden_dropout": 0.1},
+    "training": {"max_steps": 2, "batch_size": 32},
+    "evaluation": {"cutoffs": [10]},
+}  # fmt: skip
+FINETUNE = {
+    "name": "base", "task": "finetune", "output": "unused/{domain}", "init": "nowhere",
+    "data": {"domains": ["data/camping", "data/cycle"], "max_length": 8}, "model": {"hidden_dropout": 0.2},
+    "training": {"max_steps": 2, "batch_size": 32, "freeze": "backbone"}, "evaluation": {"cutoffs": [10]},
+}  # fmt: skip
+SYSTEMS = {
+    "plain": {"name": "Plain", "model": {"router": "none"}},
+    "routed": {"name": "Routed", "model": {"router": "pathway"}},
+    "timed": {"name": "Timed", "model": {"attention": "modulating"}},
+    "ids": {"name": "Ids", "model": {"item_features": "id"}},
+}
+GRID = {
+    "pretrain": "pretrain.yaml",
+    "finetune": ["finetune.yaml"],
+    "systems": ["plain.yaml", "timed.yaml"],
+    "scratch_only": ["ids.yaml"],
+    "seeds": [0, 1],
+    "output": "runs/grid",
+}
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """Recipes, systems and three domains; cycle has no text vectors."""
+    folder = tmp_path_factory.mktemp("world")
+    sizes = {"source_users": 40, "source_items": 60, "target_users": 30, "target_items": 60}
+    for domain in write_world(folder / "data", **sizes):
+        embed_catalog(domain, "hashing:16", progress=False)
+    write_domain(cycle_world(num_items=12, num_users=20, length=6).to_raw({}), folder / "data" / "cycle", k_core=0)
+    for name, content in {"pretrain": PRETRAIN, "finetune": FINETUNE, "grid": GRID, **SYSTEMS}.items():
+        (folder / f"{name}.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
+    return folder
+
+
+@pytest.fixture
+def here(world, tmp_path, monkeypatch):
+    """A folder of one's own with the world in it."""
+    for path in world.iterdir():
+        (tmp_path / path.name).symlink_to(path)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def plan(**change):
+    return Plan(GridSettings(**GRID | change), scripts=ROOT / "scripts")
+
+
+def test_every_run_is_planned_or_left_out_with_its_reason(here):
+    it = plan()
+    assert [job.name for job in it.jobs] == [
+        "camping/popularity", "camping/text-similarity", "cycle/popularity",
+        "pretrain/plain",
+        "camping/plain/pretrained-0", "camping/plain/scratch-0",
+        "camping/plain/pretrained-1", "camping/plain/scratch-1",
+        "camping/plain/zero-shot",
+        "camping/ids/scratch-0", "camping/ids/scratch-1", "cycle/ids/scratch-0", "cycle/ids/scratch-1",
+    ]  # fmt: skip
+    needs = {job.name: job.needs for job in it.jobs}
+    assert {name for name, need in needs.items() if need == "pretrain/plain"} == {
+        "camping/plain/pretrained-0", "camping/plain/pretrained-1", "camping/plain/zero-shot"
+    }  # fmt: skip
+    timed = "attention modulating reads timestamps, and"
+    assert it.left_out == [
+        "text-similarity on cycle: its items have no text vectors",
+        "Plain on cycle, pretrained: the items of cycle have no text vectors",
+        "Plain on cycle, scratch: the items of cycle have no text vectors",
+        f"Timed, pre-trained: {timed} music has none",
+        f"Timed on camping, scratch: {timed} camping has none",
+        "Timed on cycle, scratch: the items of cycle have no text vectors",
+    ]
+    assert it.systems == ["popularity", "text-similarity", "Plain", "Plain zero-shot", "Timed", "Ids"]
+
+
+def test_the_twin_is_the_model_that_would_have_been_loaded(here):
+    jobs = {job.name: job for job in plan().jobs}
+    names = ("pretrain/plain", "camping/plain/pretrained-0", "camping/plain/scratch-0")
+    before, carried, scratch = (jobs[name].recipe for name in names)
+    assert RetrConfig(**before["model"] | carried["model"]) == RetrConfig(**scratch["model"])
+    assert scratch["model"]["hidden_size"] == 16 and scratch["model"]["hidden_dropout"] == 0.2
+    one, other = carried.as_dict(), scratch.as_dict()
+    assert one["init"] == "runs/grid/pretrain/plain" and other["init"] is None
+    assert one["training"].pop("freeze") == "backbone" and other["training"].pop("freeze") == "none"
+    differing = {key for key in one if one[key] != other[key]}
+    assert differing == {"init", "output", "model"} and carried.source == scratch.source
+    words = jobs["camping/plain/scratch-0"].command()
+    assert words[1:3] == ["finetune.yaml", "plain.yaml"] and {"init=null", "training.freeze=none", "--resume"} <= {
+        *words
+    }
+
+
+def test_mistakes_are_told_before_anything_runs(here):
+    with pytest.raises(RecipeError, match="a grid expects a finetune recipe here, came pretrain"):
+        plan(finetune=["pretrain.yaml"])
+    with pytest.raises(RecipeError, match="training.epohs"):
+        plan(finetune_overrides=["training.epohs=3"])
+    with pytest.raises(RecipeError, match="camping/popularity: given twice"):
+        plan(finetune=["finetune.yaml", "finetune.yaml"])
+    with pytest.raises(ValueError, match="seeds: expected at least one"):
+        GridSettings(**GRID | {"seeds": []})
+
+
+def in_process(monkeypatch):
+    """What starts a command in this process, as a process that has ended."""
+
+    class Ended:
+        returncode = 0
+
+        def poll(self):
+            return self.returncode
+
+    def start(command, log, threads):
+        monkeypatch.setattr(sys, "argv", [str(word) for word in command])
+        process = Ended()
+        log.parent.mkdir(parents=True, exist_ok=True)
+        log.touch()
+        try:
+            runpy.run_path(command[0], run_name="__main__")
+        except SystemExit as stopped:
+            process.returncode = stopped.code or 0
+        return process
+
+    return start
+
+
+def test_a_whole_grid(here, monkeypatch, capsys):
+    change = {"systems": ["plain.yaml"], "seeds": [0], "finetune_overrides": ["data.domains=[data/camping]"]}
+
+    def run():
+        it = plan(**change)
+        queue = JobQueue(it.jobs, it.output / "logs", start=in_process(monkeypatch), tell=lambda line: None)
+        left = [job.name for job in queue.waiting]
+        queue.run()
+        assert not queue.failed
+        return left
+
+    assert len(run()) == 7
+    rows = read_rows("runs/grid/rows.jsonl")
+    measured = {(row.system, tuple(row.sources)) for row in rows}
+    assert measured == {
+        ("popularity", ()), ("text-similarity", ()),
+        ("Plain", ("music",)), ("Plain", ()), ("Plain zero-shot", ("music",)), ("Ids", ()),
+    }  # fmt: skip
+    twins = {row.recipe for row in rows if row.system == "Plain"}
+    assert twins == {"finetune.yaml + plain.yaml"}
+    assert run() == []
+
+    # A run that was broken off is done again, and so is all that hangs on an older pre-trained model.
+    about = Path("runs/grid/camping/ids/scratch-0") / RUN_FILE
+    about.write_text(json.dumps(json.loads(about.read_text()) | {"finished": None}))
+    assert run() == ["camping/ids/scratch-0"]
+    about = Path("runs/grid/pretrain/plain") / RUN_FILE
+    late = {"started": "2999-01-01T00:00:00+00:00", "finished": "2999-01-01T01:00:00+00:00"}
+    about.write_text(json.dumps(json.loads(about.read_text()) | late))
+    queue = JobQueue(plan(**change).jobs, Path("logs"))
+    assert [job.name for job in queue.waiting] == ["camping/plain/pretrained-0", "camping/plain/zero-shot"]
+    assert queue.waiting[0].command()[-1] == "--overwrite"
+
+    # Made with another recipe: told, not taken for the same.
+    queue = JobQueue(plan(**change | {"pretrain_overrides": ["training.max_steps=3"]}).jobs, Path("logs"))
+    assert "cannot be resumed with another recipe" in queue.failed["pretrain/plain"]
+
+
+def test_the_script_prints_what_is_left_and_writes_the_table(here, monkeypatch, capsys):
+    def script(*arguments):
+        monkeypatch.setattr(sys, "argv", ["grid.py", *arguments])
+        with pytest.raises(SystemExit) as stopped:
+            runpy.run_path(str(ROOT / "scripts" / "grid.py"), run_name="__main__")
+            raise SystemExit(0)
+        return stopped.value.code, capsys.readouterr()
+
+    only = ["systems=[plain.yaml]", "scratch_only=[]", "seeds=[0]"]
+    code, told = script("grid.yaml", *only, "--dry-run")
+    commands = [line for line in told.out.splitlines() if line.startswith("python ")]
+    assert code == 0 and len(commands) == 7 and "'data.domains=[data/camping]'" in told.out
+    assert "left out: text-similarity on cycle" in told.out and not Path("runs").exists()
+    code, told = script("grid.yaml", "sytems=[plain.yaml]")
+    assert code == 2 and "did you mean systems?" in told.err
+
+    monkeypatch.setattr("retr_hf.job_queue.start_process", in_process(monkeypatch))
+    overrides = [*only, "finetune_overrides=['data.domains=[data/camping]']", "baselines=[popularity]", "output=runs/x"]
+    Path("plain.yaml").unlink()
+    Path("plain.yaml").write_text(yaml.safe_dump(SYSTEMS["plain"] | {"training": {"learning_rate": 1e30}}))
+    code, told = script("grid.yaml", *overrides)
+    assert code == 1 and "FAILED" in told.out and "failed: " in told.err
+    assert "popularity" in Path("runs/x/table.md").read_text()
+    Path("plain.yaml").write_text(yaml.safe_dump(SYSTEMS["plain"]))
+    code, told = script("grid.yaml", *overrides, "output=runs/y", "--figure", "d.png")
+    assert code == 0 and "[4/4]" not in told.err and Path("d.png").stat().st_size
+    table = Path("runs/y/table.md").read_text()
+    assert "SYNTHETIC" in table and "| Plain zero-shot" in table and "n=1)" in table
