@@ -8,6 +8,7 @@ import torch
 from .errors import DataError
 from .model.modeling_retr import RetrForSequentialRecommendation
 from .model.processing_retr import RetrProcessor, check_catalog
+from .model.text_whitening import text_table
 from .recommendation import Recommendation, recommendations
 from .session import RecommenderSession
 
@@ -46,8 +47,7 @@ class Recommender:
                 "say: call the model itself with times=, or serve one with another attention"
             )
         self.model, self.processor = model.eval(), processor
-        text = processor.item_table() if model.config.uses_text else None
-        self.item_embeddings = model.encode_catalog(text)  # [num_items + 1, d]
+        self.item_embeddings = model.encode_catalog(text_table(model.config, processor.catalog))  # [num_items + 1, d]
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, catalog: str | Path | None = None) -> "Recommender":

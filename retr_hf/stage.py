@@ -30,9 +30,12 @@ from .training.recipe import Recipe, builds, describe_schema, load_recipe
 from .training.run_folder import RUN_FILE, RunFolder
 from .training.settings import SETTINGS, VALIDATORS
 
-SHAPES = {  # what weights depend on: fixed by a pre-trained model
+SHAPES = {  # what weights, or their meaning, depend on: fixed by a pre-trained model
     *("hidden_size", "num_hidden_layers", "intermediate_size", "input_norm", "attention", "num_experts"),
-    *("router", "router_hidden_size", "gumbel", "modulating_marks"),
+    "text_whitening",
+    *("router", "router_hidden_size", "gumbel", "modulating_marks", "modulating_delta"),
+    *("low_rank_interests", "local_type", "local_heads", "local_window"),
+    *("sparse_pattern", "sparse_stride", "sparse_summary", "log_sparse_window"),
 }
 STAMPED = {"vocab_size", "text_size", "text_encoder", "catalog_hash", "max_position_embeddings"}
 MODEL_KEYS = tuple(

@@ -13,7 +13,6 @@ import json
 from pathlib import Path
 
 import numpy as np
-import torch
 from accelerate import Accelerator
 from transformers.utils import logging as transformers_logging
 
@@ -24,6 +23,7 @@ from retr_hf.errors import DataError
 from retr_hf.evaluation.histories import histories_of
 from retr_hf.evaluation.ranking import full_ranks, sampled_ranks
 from retr_hf.model.processing_retr import check_catalog
+from retr_hf.model.text_whitening import text_table
 from retr_hf.pipeline import open_model
 from retr_hf.report.results import append_rows
 from retr_hf.stage import print_metrics, ranks_of_split, result_rows, run
@@ -95,7 +95,7 @@ def model_ranks(model, domain: PreparedDomain, split: str, settings) -> dict[str
     """Ranks of a model; refuses a catalogue it cannot read."""
     catalog = domain.catalog()
     check_catalog(model.config, catalog)
-    text = torch.from_numpy(catalog.item_table()) if model.config.uses_text else None
+    text = text_table(model.config, catalog)
     return ranks_of_split(model, domain, split, text, settings, model.config.max_position_embeddings)
 
 

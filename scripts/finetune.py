@@ -29,6 +29,7 @@ from retr_hf.model.item_catalog import ItemCatalog
 from retr_hf.model.modeling_retr import RetrForSequentialRecommendation
 from retr_hf.model.objectives import NEEDS_NEGATIVES
 from retr_hf.model.processing_retr import check_catalog
+from retr_hf.model.text_whitening import text_table
 from retr_hf.report.model_card import write_model_card
 from retr_hf.report.results import append_rows, environment
 from retr_hf.stage import (
@@ -64,7 +65,7 @@ def finetune(recipe, domain: PreparedDomain, args) -> None:
     set_seed(recipe.run.seed)
     model, sources = build_model(recipe, catalog)
     config = model.config
-    text = torch.from_numpy(catalog.item_table()) if config.uses_text else None
+    text = text_table(config, catalog)
     if settings.freeze == "backbone":
         freeze_backbone(model)
     train_split = split_for(config, domain, "train")

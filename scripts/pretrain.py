@@ -25,6 +25,7 @@ from retr_hf.data.training_sequences import TrainingSequences
 from retr_hf.evaluation.metrics import metrics_from_ranks
 from retr_hf.model.configuration_retr import RetrConfig
 from retr_hf.model.modeling_retr import RetrForPreTraining
+from retr_hf.model.text_whitening import text_table
 from retr_hf.report.model_card import write_model_card
 from retr_hf.report.results import environment
 from retr_hf.stage import (
@@ -62,18 +63,19 @@ def main() -> None:
         require_splits(domain, "validation")
     catalogs = [domain.catalog() for domain in domains]
     encoder = common_encoder(domains, catalogs)
-    tables = [catalog.item_table() for catalog in catalogs]
-    word_drop = [catalog.item_table(augmented=True) for catalog in catalogs] if data.views == "items+words" else None
 
     # What is trained.
     set_seed(recipe.run.seed)
     config = RetrConfig(
         **recipe["model"],
-        text_size=tables[0].shape[1],
+        text_size=catalogs[0].item_table().shape[1],
         text_encoder=encoder,
         max_position_embeddings=data.max_length,
     )
     model = RetrForPreTraining(config)
+    tables = [text_table(config, catalog).numpy() for catalog in catalogs]
+    words = data.views == "items+words"
+    word_drop = [text_table(config, catalog, augmented=True).numpy() for catalog in catalogs] if words else None
     train_splits = [split_for(config, domain, "train") for domain in domains]
 
     folder = RunFolder(recipe.run.output_folder("+".join(domain.name for domain in domains)))

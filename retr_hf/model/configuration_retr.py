@@ -54,6 +54,8 @@ class RetrConfig(PreTrainedConfig):
         item_features: what an item is read through: ``"id"``, ``"text"`` or ``"text+id"``.
         vocab_size: rows of the id table, number of items + 1 (row 0 is padding). Unused by ``"text"``.
         text_size: width of the text vectors a catalogue brings.
+        text_whitening: ridge of the ZCA whitening that a catalogue's vectors go through before the model reads them, by
+            the catalogue's own statistics (``text_whitening.text_table``); None reads them as they are.
         num_experts, adaptor_dropout: mixture-of-experts adaptor from text vectors to ``hidden_size``.
         text_encoder: name of the encoder that made the text vectors (stamped by training; a catalogue read by
             another encoder is refused).
@@ -79,6 +81,7 @@ class RetrConfig(PreTrainedConfig):
         text_path: a residual from raw text vectors to the score (``history_terms``); it starts at
             ``text_path_weight`` for the last item, times ``text_path_decay`` for each one before, and the body's own
             score at ``score_gain``: with 0 the untrained model is the text-similarity recommender.
+        text_query: the text path's query is corrected by a linear map of the body's state, which starts at 0.
         repeat_term: what an item of the history adds to its own score, learned, from ``repeat_term_start`` on.
         every_step: every item after the first is a target (one pass); False reads the last position alone.
     Objectives of the pre-training head (UniSRec)
@@ -133,6 +136,7 @@ class RetrConfig(PreTrainedConfig):
     item_features: str = "text"
     vocab_size: int = 1
     text_size: int = 384
+    text_whitening: float | int | None = None
     num_experts: int = 8
     adaptor_dropout: float | int = 0.2
     text_encoder: str | None = None
@@ -158,6 +162,7 @@ class RetrConfig(PreTrainedConfig):
     text_path: bool = False
     text_path_weight: float | int = 0.5
     text_path_decay: float | int = 0.5
+    text_query: bool = False
     score_gain: float | int = 0.0
     repeat_term: bool = False
     repeat_term_start: float | int = -0.3
@@ -231,6 +236,8 @@ class RetrConfig(PreTrainedConfig):
             problems.append(
                 f"repeat_term=True is learned by the full softmax: objective={self.objective!r} does not see every item"
             )
+        if self.text_whitening is not None and self.text_whitening < 0:
+            problems.append(f"text_whitening={self.text_whitening}: expected a ridge of 0 or more, or None")
         if not 0 <= self.gbce_calibration <= 1:
             problems.append(f"gbce_calibration={self.gbce_calibration}: expected a number in [0, 1]")
         for name in ("hidden_dropout", "attention_dropout", "adaptor_dropout"):

@@ -84,8 +84,8 @@ class RetrHead(RetrPreTrainedModel):
         query = self.body_queries(hidden_states)
         if self.text_path is None:
             return query
-        text = self.text_path(recent, item_embeddings[:, self.config.hidden_size :]) / self.config.temperature
-        return torch.cat([self.text_path.gain * query, text.to(query.dtype)], dim=-1)
+        text = self.text_path(recent, item_embeddings[:, self.config.hidden_size :], hidden_states)
+        return torch.cat([self.text_path.gain * query, (text / self.config.temperature).to(query.dtype)], dim=-1)
 
     def body_queries(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """Hidden states [..., d] as queries of the body alone."""

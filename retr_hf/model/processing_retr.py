@@ -9,6 +9,7 @@ from transformers import BatchFeature
 
 from .configuration_retr import RetrConfig
 from .item_catalog import ItemCatalog
+from .text_whitening import text_table
 
 UNKNOWN_POLICIES = ("skip", "error")
 
@@ -21,20 +22,28 @@ class RetrProcessor:
         max_length: history items the model reads; the most recent ones are kept.
         unknown_items: what happens to an id the catalogue does not hold: ``"skip"`` leaves it out of the history (the
             order of the others stays), ``"error"`` raises.
+        text_whitening: the model's (``RetrConfig.text_whitening``), for ``item_table``.
     """
 
-    def __init__(self, catalog: ItemCatalog, max_length: int = 50, unknown_items: str = "skip"):
+    def __init__(
+        self,
+        catalog: ItemCatalog,
+        max_length: int = 50,
+        unknown_items: str = "skip",
+        text_whitening: float | None = None,
+    ):
         if unknown_items not in UNKNOWN_POLICIES:
             raise ValueError(f"unknown_items={unknown_items!r}: expected one of {', '.join(UNKNOWN_POLICIES)}")
         if max_length < 1:
             raise ValueError(f"max_length={max_length}: expected at least 1")
         self.catalog, self.max_length, self.unknown_items = catalog, max_length, unknown_items
+        self.text_whitening = text_whitening
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, **kwargs) -> "RetrProcessor":
         """Opens the catalogue of a model folder (or of a prepared domain, to serve another catalogue).
 
-        ``max_length`` comes from the folder's ``config.json`` where there is one, unless given.
+        ``max_length`` and ``text_whitening`` come from the folder's ``config.json`` where there is one, unless given.
 
         Raises:
             ValueError: the folder holds no catalogue, or the config was trained with another one.
@@ -43,7 +52,8 @@ class RetrProcessor:
         if (Path(folder) / "config.json").is_file():
             config = RetrConfig.from_pretrained(folder)
             check_catalog(config, catalog)
-            kwargs = {"max_length": config.max_position_embeddings} | kwargs
+            read = {"max_length": config.max_position_embeddings, "text_whitening": config.text_whitening}
+            kwargs = read | kwargs
         return cls(catalog, **kwargs)
 
     def save_pretrained(self, folder: str | Path) -> None:
@@ -106,7 +116,7 @@ class RetrProcessor:
 
     def item_table(self) -> torch.Tensor:
         """Text vectors of the catalogue [num_items + 1, T], row 0 padding: ``text_embeddings`` of the model."""
-        return torch.from_numpy(self.catalog.item_table())
+        return text_table(RetrConfig(text_whitening=self.text_whitening), self.catalog)
 
     def decode(self, indices: Sequence[int]) -> list[tuple[str, str]]:
         """Catalogue indices -> (raw id, text) each."""
