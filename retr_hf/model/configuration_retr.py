@@ -81,7 +81,6 @@ class RetrConfig(PreTrainedConfig):
         text_path: a residual from raw text vectors to the score (``history_terms``); it starts at
             ``text_path_weight`` for the last item, times ``text_path_decay`` for each one before, and the body's own
             score at ``score_gain``: with 0 the untrained model is the text-similarity recommender.
-        text_query: the text path's query is corrected by a linear map of the body's state, which starts at 0.
         repeat_term: what an item of the history adds to its own score, learned, from ``repeat_term_start`` on.
         every_step: every item after the first is a target (one pass); False reads the last position alone.
     Objectives of the pre-training head (UniSRec)
@@ -162,7 +161,6 @@ class RetrConfig(PreTrainedConfig):
     text_path: bool = False
     text_path_weight: float | int = 0.5
     text_path_decay: float | int = 0.5
-    text_query: bool = False
     score_gain: float | int = 0.0
     repeat_term: bool = False
     repeat_term_start: float | int = -0.3

@@ -84,7 +84,7 @@ class RetrHead(RetrPreTrainedModel):
         query = self.body_queries(hidden_states)
         if self.text_path is None:
             return query
-        text = self.text_path(recent, item_embeddings[:, self.config.hidden_size :], hidden_states)
+        text = self.text_path(recent, item_embeddings[:, self.config.hidden_size :])
         return torch.cat([self.text_path.gain * query, (text / self.config.temperature).to(query.dtype)], dim=-1)
 
     def body_queries(self, hidden_states: torch.Tensor) -> torch.Tensor:

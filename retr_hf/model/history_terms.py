@@ -41,7 +41,6 @@ class TextPath(nn.Module):
         self.start = config.text_path_weight, config.text_path_decay, config.score_gain
         self.weights = nn.Parameter(torch.empty(config.max_position_embeddings))  # w
         self.gain = nn.Parameter(torch.empty(()))  # g
-        self.query = nn.Linear(config.hidden_size, config.text_size, bias=False) if config.text_query else None  # P
         self.initialize()
 
     @torch.no_grad()
@@ -51,20 +50,17 @@ class TextPath(nn.Module):
         ages = torch.arange(len(self.weights), dtype=torch.float32, device=self.weights.device)
         init.copy_(self.weights, weight * decay**ages)
         init.constant_(self.gain, gain)
-        if self.query is not None:
-            init.zeros_(self.query.weight)
 
     def cut_positions(self, length: int) -> None:
         """Keeps the weights of the first ``length`` ages."""
         self.weights = nn.Parameter(self.weights.detach()[:length].clone())
 
-    def forward(self, recent: torch.Tensor, text: torch.Tensor, hidden_states: torch.Tensor) -> torch.Tensor:
-        """recent [K, n] (``recent_rows``), text [M, T] normalised, row 0 zero, hidden_states [K, d] -> [K, T]."""
+    def forward(self, recent: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
+        """recent [K, n] (``recent_rows``), text [M, T] normalised, row 0 zero -> [K, T]."""
         weights = self.weights[: recent.shape[1]].to(text.dtype).expand(recent.shape).contiguous()
         if not recent.numel():
             return text.new_zeros(len(recent), text.shape[1])
-        query = nn.functional.embedding_bag(recent, text, per_sample_weights=weights, mode="sum", padding_idx=0)
-        return query if self.query is None else query + self.query(hidden_states)
+        return nn.functional.embedding_bag(recent, text, per_sample_weights=weights, mode="sum", padding_idx=0)
 
 
 class RepeatTerm(nn.Module):

@@ -29,8 +29,6 @@ def build(cls=RetrForSequentialRecommendation, **changes):
         for term in (model.text_path, model.repeat_term):
             if term is not None:
                 term.weights += 0.2 * torch.randn(LENGTH)
-        if config.text_query:
-            model.text_path.query.weight.normal_(std=0.1)
     return model
 
 
@@ -58,8 +56,6 @@ def plain_scores(model, history, text):
     e, x = table[:, : config.hidden_size], torch.nn.functional.normalize(text, dim=-1)
     gain = 1.0 if model.text_path is None else model.text_path.gain
     scores = gain * torch.cosine_similarity(state[None], e)
-    if config.text_query:
-        scores = scores + x @ (model.text_path.query.weight @ state)
     for item in range(1, len(text)):
         for age, past in enumerate(reversed(read)):
             if model.text_path is not None:
@@ -82,7 +78,7 @@ def test_text_path_by_hand():
     path = TextPath(config)
     assert path.weights.tolist() == [0.5, 0.25, 0.125] and path.gain.item() == pytest.approx(0.1)
     text = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
-    got = path(torch.tensor([[2, 1, 1], [1, 0, 0]]), text, torch.zeros(2, config.hidden_size))
+    got = path(torch.tensor([[2, 1, 1], [1, 0, 0]]), text)
     assert got.tolist() == [[0.375, 0.5], [0.5, 0.0]]
     path.cut_positions(2)
     assert path.weights.tolist() == [0.5, 0.25]
@@ -93,9 +89,7 @@ def test_repeat_term_by_hand():
     assert term(torch.tensor([[4, 2, 0]])).tolist()[0] == pytest.approx([-0.3, -0.3, 0.0])
 
 
-@pytest.mark.parametrize(
-    "terms", [{}, {"text_query": True}, {"text_path": False}, {"repeat_term": False}, {"score": "dot"}]
-)
+@pytest.mark.parametrize("terms", [{}, {"text_path": False}, {"repeat_term": False}, {"score": "dot"}])
 def test_scores_are_the_formula(terms):
     if "score" in terms:  # the body's product is then not a cosine: only the terms are compared
         model, plain = build(**terms), build(text_path=False, repeat_term=False, **terms)

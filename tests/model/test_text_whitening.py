@@ -7,7 +7,6 @@ import torch
 from retr_hf.model.configuration_retr import RetrConfig
 from retr_hf.model.item_catalog import ItemCatalog
 from retr_hf.model.modeling_retr import RetrForSequentialRecommendation
-from retr_hf.model.processing_retr import RetrProcessor
 from retr_hf.model.text_whitening import text_table, whiten
 from retr_hf.pipeline import Recommender
 
