@@ -14,9 +14,11 @@ from pathlib import Path
 
 import numpy as np
 from accelerate import Accelerator
+from transformers import PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from retr_hf.baselines.poprec import poprec
+from retr_hf.baselines.recguru import RecGuru, RecGuruConfig
 from retr_hf.baselines.text_similarity import text_similarity
 from retr_hf.data.domain import PreparedDomain, load_domain
 from retr_hf.errors import DataError
@@ -53,7 +55,7 @@ def main() -> None:
 
     accelerator = Accelerator()
     settings = EvaluationSettings(cutoffs=args.cutoffs, batch_size=args.batch_size)
-    model = None if args.baseline else open_model(args.model).to(accelerator.device)
+    model = None if args.baseline else open_any(args.model).to(accelerator.device)
     for path in args.domain:
         domain = load_domain(path)
         if args.baseline:
@@ -68,6 +70,13 @@ def main() -> None:
             if args.results:
                 append_rows(args.results, rows)
     accelerator.end_training()
+
+
+def open_any(folder: str) -> PreTrainedModel:
+    """RETR's recommendation head or, where the folder's config.json says so, RecGURU."""
+    config = Path(folder) / "config.json"
+    kind = json.loads(config.read_text(encoding="utf-8")).get("model_type") if config.is_file() else None
+    return RecGuru.from_pretrained(folder) if kind == RecGuruConfig.model_type else open_model(folder)
 
 
 def about_model(args, domain: str) -> dict:

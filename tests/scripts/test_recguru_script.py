@@ -62,6 +62,11 @@ def test_a_run_its_repeat_and_its_resumption(overrides, tmp_path, monkeypatch, c
     ranks = ranks_of_split(weights["first"], target, "test", None, EvaluationSettings(cutoffs=[10]), 10)
     measured = {row.protocol: row.metrics["HR@10"] for row in first}
     assert {protocol: float((r <= 10).mean()) for protocol, r in ranks.items()} == pytest.approx(measured)
+    monkeypatch.setattr(
+        sys, "argv", ["scripts/evaluate.py", "runs/first", str(target.path), "--results", "again.jsonl"]
+    )
+    runpy.run_path(str(ROOT / "scripts" / "evaluate.py"), run_name="__main__")
+    assert {row.protocol: row.metrics["HR@10"] for row in read_rows("again.jsonl")} == pytest.approx(measured)
 
     # Broken off in each phase, gone on with: the same weights, the same rows.
     from retr_hf.baselines import recguru_training
