@@ -17,6 +17,7 @@ CASES = [
         [("none", "causal"), ("random", "causal"), ("pathway", "causal"), ("pathway", "global")],
         ["id", "text", "text+id"],
     )
+    if attention == "full" or items == "text"  # what an item is read through does not reach the attention
 ]
 CAUSAL = [case for case in CASES if case[2] == "causal"]
 
