@@ -55,8 +55,8 @@ class Recommender:
         model = open_model(folder)
         if catalog is None:
             return cls(model, RetrProcessor.from_pretrained(folder))
-        length = model.config.max_position_embeddings
-        return cls(model, RetrProcessor.from_pretrained(catalog, max_length=length))
+        reads = {"max_length": model.config.max_position_embeddings, "text_whitening": model.config.text_whitening}
+        return cls(model, RetrProcessor.from_pretrained(catalog, **reads))
 
     @torch.no_grad()
     def recommend(

@@ -12,7 +12,7 @@ from .model.processing_retr import RetrProcessor
 
 @dataclass(frozen=True)
 class RecommendedItem:
-    """One recommended item: raw id, title (the catalogue's text) and score (query · item)."""
+    """One recommended item: raw id, title (the catalogue's text) and the model's score."""
 
     item_id: str
     title: str

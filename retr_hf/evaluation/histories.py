@@ -70,7 +70,7 @@ def rank_histories(
         for users in _chunks(rows[by_length], USERS_AT_ONCE):
             queries = torch.cat([encode(users[part]) for part in _batches(read[users], batch_size)])
             seen = histories_of(sequences, users)
-            given = _given(model, seen, targets[users], max_length)
+            given = _given(model, seen, targets[users], max_length, queries.device)
             ranks = full_ranks(queries, candidates, targets[users], seen, given=given)
             if negatives is not None:
                 stored = take_rows((negatives.item_ids, negatives.offsets), users)
@@ -130,12 +130,12 @@ def histories_of(sequences, users: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return values[history].astype(np.int64), offsets - np.arange(len(offsets))
 
 
-def _given(model, seen: tuple[np.ndarray, np.ndarray], targets: np.ndarray, max_length: int) -> Given | None:
+def _given(model, seen: tuple[np.ndarray, np.ndarray], targets: np.ndarray, max_length: int, device) -> Given | None:
     """What the histories' own items are given beside the product: those the model reads, each by its age."""
     values, offsets = seen
     ages = np.repeat(offsets[1:], np.diff(offsets)) - 1 - np.arange(len(values))
     longest = min(int(ages.max()) + 1, max_length)
-    by_age = model.repeat_scores(torch.ones(1, longest, dtype=torch.long))
+    by_age = model.repeat_scores(torch.ones(1, longest, dtype=torch.long, device=device))
     if by_age is None:
         return None
     by_age = torch.cat([by_age[0].float().cpu(), torch.zeros(1)])

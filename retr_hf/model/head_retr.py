@@ -28,6 +28,12 @@ class RetrHead(RetrPreTrainedModel):
         self.repeat_term = RepeatTerm(config) if config.repeat_term else None
         self.post_init()
 
+    @torch.no_grad()
+    def _init_weights(self, module):
+        super()._init_weights(module)
+        if isinstance(module, TextPath | RepeatTerm):  # a checkpoint may be without them
+            module.initialize()
+
     def get_output_embeddings(self):
         """None: scores are products with the item table, which is no weight."""
         return None
@@ -142,6 +148,9 @@ class RetrHead(RetrPreTrainedModel):
 
         attention_mask: [B, N], needed unless ``sequence_ends`` is given.
         sequence_ends: [S] where the histories end, in packed or grouped rows; the result is [S, ·].
+
+        Raises:
+            ValueError: what ``RetrModel.forward`` refuses; no input_ids where the score reads the history.
         """
         if sequence_ends is None:
             sequence_ends = last_places(attention_mask)

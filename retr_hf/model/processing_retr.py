@@ -9,7 +9,7 @@ from transformers import BatchFeature
 
 from .configuration_retr import RetrConfig
 from .item_catalog import ItemCatalog
-from .text_whitening import text_table
+from .text_whitening import read_texts
 
 UNKNOWN_POLICIES = ("skip", "error")
 
@@ -116,7 +116,7 @@ class RetrProcessor:
 
     def item_table(self) -> torch.Tensor:
         """Text vectors of the catalogue [num_items + 1, T], row 0 padding: ``text_embeddings`` of the model."""
-        return text_table(RetrConfig(text_whitening=self.text_whitening), self.catalog)
+        return read_texts(self.catalog, self.text_whitening)
 
     def decode(self, indices: Sequence[int]) -> list[tuple[str, str]]:
         """Catalogue indices -> (raw id, text) each."""

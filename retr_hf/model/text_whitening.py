@@ -15,11 +15,14 @@ def text_table(config: RetrConfig, catalog: ItemCatalog, augmented: bool = False
     Raises:
         ValueError: the catalogue has no such vectors.
     """
-    if not config.uses_text:
-        return None
+    return read_texts(catalog, config.text_whitening, augmented) if config.uses_text else None
+
+
+def read_texts(catalog: ItemCatalog, text_whitening: float | None, augmented: bool = False) -> torch.Tensor:
+    """``text_table`` of a model of texts, known by its ``text_whitening`` alone."""
     table = catalog.item_table(augmented)
-    if config.text_whitening is not None:
-        table = whiten(table, config.text_whitening, catalog.item_table())
+    if text_whitening is not None:
+        table = whiten(table, text_whitening, catalog.item_table())
     return torch.from_numpy(table)
 
 

@@ -192,6 +192,17 @@ def test_loss_is_that_of_the_scores_and_every_weight_learns(cls):
         assert (term.weights.grad[:4] != 0).all() and (term.weights.grad[4:] == 0).all()
 
 
+def test_terms_start_as_configured_on_a_checkpoint_without_them(tmp_path):
+    """Weights that a checkpoint lacks are made by transformers on the meta device, past the constructors."""
+    build(text_path=False, repeat_term=False).save_pretrained(tmp_path)
+    config = RetrConfig.from_pretrained(tmp_path)
+    config.text_path, config.repeat_term = True, True
+    model = RetrForSequentialRecommendation.from_pretrained(tmp_path, config=config)
+    assert model.text_path.weights.tolist() == [0.5 * 0.5**age for age in range(LENGTH)]
+    assert model.text_path.gain.item() == pytest.approx(0.4)
+    assert model.repeat_term.weights.tolist() == pytest.approx([-0.3] * LENGTH)
+
+
 def test_config_tells_what_the_terms_need():
     with pytest.raises(Exception, match="text_path=True reads text vectors"):
         RetrConfig(item_features="id", text_path=True)

@@ -58,6 +58,8 @@ def test_every_reader_of_a_catalogue_gets_the_same_table(tmp_path):
     recommender = Recommender.from_pretrained(tmp_path)
     assert torch.equal(recommender.processor.item_table(), table)
     torch.testing.assert_close(recommender.item_embeddings[:, 16:], table)
+    zero_shot = Recommender.from_pretrained(tmp_path, catalog=tmp_path)
+    assert torch.equal(zero_shot.processor.item_table(), table)
     assert text_table(RetrConfig(item_features="id", vocab_size=401), catalog) is None
     with pytest.raises(Exception, match="expected a ridge of 0 or more"):
         RetrConfig(text_whitening=-1)
