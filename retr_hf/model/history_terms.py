@@ -32,8 +32,8 @@ def recent_rows(input_ids: torch.Tensor, position_ids: torch.Tensor, places: tor
 class TextPath(nn.Module):
     """The residual text path: Σ_a w_a x̂_{u,a}, whose product with x̂_i is added to the score; and the gain g.
 
-    With ``score_gain`` 0 the model *is* a text-similarity recommender before training, to a decaying mean of the history
-    (``text_path_decay`` 0: to its last item): w_a starts as ``text_path_weight`` · ``text_path_decay``^a.
+    With ``score_gain`` 0 the model *is* a text-similarity recommender before training, to a decaying mean of the
+    history (``text_path_decay`` 0: to its last item): w_a starts as ``text_path_weight`` · ``text_path_decay``^a.
     """
 
     def __init__(self, config: RetrConfig):
