@@ -8,7 +8,7 @@ Indices are 1-based; 0 is padding and "unknown item". Row ``i`` of ``items.parqu
 import hashlib
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +25,7 @@ AUGMENTED_EMBEDDINGS_FILE = "item_embeddings_word_drop.safetensors"
 CATALOG_FORMAT = 1
 
 _ITEM_ID, _TEXT, _EMBEDDINGS = "item_id", "text", "embeddings"
+_OF_ITS_ITEMS = ("catalog_hash", "texts_empty")  # metadata that changes with the items
 
 
 class ItemCatalog:
@@ -138,6 +139,27 @@ class ItemCatalog:
         rows = pa.array(np.asarray(indices, dtype=np.int64) - 1)
         return list(zip(self._ids.take(rows).to_pylist(), self._texts.take(rows).to_pylist(), strict=True))
 
+    def extended(self, items: Mapping[str, str], embeddings: np.ndarray | None = None) -> "ItemCatalog":
+        """This catalogue with new items at its end: indices of the old ones stay, the hash changes.
+
+        Args:
+            items: raw id -> text.
+            embeddings: [len(items), E] their vectors, by the same encoder (``text_encoders.encode_like``); needed
+                where the catalogue has vectors. Those of word-dropped texts are left behind: they are for training.
+
+        Raises:
+            ValueError: ids that are there already, vectors missing or of another shape.
+        """
+        if (embeddings is None) != (self._table is None):
+            raise ValueError("extended: expected vectors of the new items exactly where the old ones have some")
+        metadata = {key: value for key, value in self.embeddings_metadata.items() if key not in _OF_ITS_ITEMS}
+        vectors = None if embeddings is None else np.concatenate([self.embeddings, embeddings])
+        ids, texts = (
+            pa.concat_arrays([old, _strings(list(new), name)])
+            for old, new, name in ((self._ids, items, "item_ids"), (self._texts, items.values(), "texts"))
+        )
+        return ItemCatalog(ids, texts, vectors, metadata)
+
     def item_table(self, augmented: bool = False) -> np.ndarray:
         """[I + 1, E] float32: the vector of item index i in row i, zeros in row 0. Not a copy.
 
@@ -166,7 +188,8 @@ class ItemCatalog:
         """Opens a prepared domain or a model folder.
 
         Args:
-            folder: holds ``items.parquet``, ``catalog.json`` and perhaps the embeddings.
+            folder: holds ``items.parquet``, ``catalog.json`` and perhaps the embeddings; of a repository on the Hub see
+                ``hub.local_folder``, and ``RetrProcessor.from_pretrained``, which opens those too.
             embeddings: False leaves the vectors unread.
 
         Raises:
