@@ -70,6 +70,7 @@ class ItemCatalog:
                 f"such as {doubled[:3].to_pylist()}; keep one row an item"
             )
         self.hash: str = _hash(self._ids, self._texts)
+        self._index: dict[str, int] | None = None
         self._table: np.ndarray | None = None
         self._augmented: np.ndarray | None = None
         self.embeddings_metadata: dict[str, str] = {}
@@ -131,7 +132,12 @@ class ItemCatalog:
         Raises:
             ValueError: ids that are not strings.
         """
-        positions = pc.index_in(_strings(raw_ids, "raw_ids"), value_set=self._ids)
+        raw_ids = _strings(raw_ids, "raw_ids")
+        if len(raw_ids) < len(self) // 8:  # pyarrow hashes the whole catalogue anew at every call
+            if self._index is None:
+                self._index = {item: row for row, item in enumerate(self._ids.to_pylist(), 1)}
+            return np.array([self._index.get(item, 0) for item in raw_ids.to_pylist()], dtype=np.int64)
+        positions = pc.index_in(raw_ids, value_set=self._ids)
         return pc.fill_null(positions, -1).to_numpy(zero_copy_only=False).astype(np.int64) + 1
 
     def items_at(self, indices: Sequence[int]) -> list[tuple[str, str]]:
