@@ -59,15 +59,13 @@ def main() -> None:
     catalog = ItemCatalog(ids, texts)
     model = convert_sasrec(checkpoint, settings, len(catalog), catalog.hash)
 
-    order = f"given in {Path(args.item_tokens).name}" if args.item_tokens else "rebuilt from its files as it reads them"
-    origin = Origin(
-        "SASRec (RecBole)",
-        checkpoint,
-        settings,
-        [Path(args.item_tokens)] if args.item_tokens else sorted(prefix.parent.glob(f"{prefix.name}.*inter")),
-        scores="Scores are theirs: dot products of the last state and the item vectors.",
-        notes=[f"Which row is which item: RecBole's order, {order}; its checkpoint can confirm the number alone."],
-    )
+    if args.item_tokens:
+        order, files = "as given", [Path(args.item_tokens)]
+    else:
+        order, files = "rebuilt from its files as it reads them", sorted(prefix.parent.glob(f"{prefix.name}.*inter"))
+    notes = [f"Items stand in RecBole's order, {order}; its checkpoint can confirm their number alone."]
+    scores = "The scores are dot products of the last state and the item vectors."
+    origin = Origin("SASRec (RecBole)", checkpoint, settings, scores, files, notes)
     write_model_folder(args.output, model, catalog, origin, args.overwrite)
     print(f"{args.output}: SASRec, {catalog}")
     print(f"not built from the checkpoint: {', '.join(checkpoint.foreign) or 'nothing'}")

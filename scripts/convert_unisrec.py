@@ -15,6 +15,7 @@ held against those vectors. Next: scripts/recommend.py and scripts/evaluate.py, 
 import argparse
 from pathlib import Path
 
+import numpy as np
 from transformers.utils import logging as transformers_logging
 
 from retr_hf.conversion.item_rows import tokens_from_file
@@ -46,7 +47,10 @@ def parse_arguments() -> argparse.Namespace:
         "--sources", nargs="*", metavar="NAME", help="what it was pre-trained on before (nothing: none)"
     )
     parser.add_argument("--overwrite", action="store_true", help="replace a converted model")
-    return parser.parse_args()
+    args = parser.parse_args()
+    if args.item_tokens and not args.dataset:
+        parser.error("--item-tokens needs --dataset, the files that the tokens are indices of")
+    return args
 
 
 def main() -> None:
@@ -67,18 +71,11 @@ def main() -> None:
         rows = catalog_rows(checkpoint, settings, catalog, prefix, tokens)
     model = convert_unisrec(checkpoint, settings, encoder_stamp(args.encoder, size), catalog, rows)
 
-    origin = Origin(
-        "UniSRec",
-        checkpoint,
-        settings,
-        files,
-        scores="Scores are theirs divided by the temperature, as in their loss: the same order of items. Given the "
-        "same text vectors, that is: those in this folder's catalogue are its authors'.",
-        notes=without_row(rows),
-        sources=args.sources,
-    )
+    notes = without_row(rows)
+    scores = "The scores are cosines divided by the temperature, as in their loss; theirs leave the division out."
+    origin = Origin("UniSRec", checkpoint, settings, scores, files, notes, args.sources)
     write_model_folder(args.output, model, catalog, origin, args.overwrite)
-    print(f"{args.output}: UniSRec, {model.config.item_features}, {catalog or 'no catalogue'}", *without_row(rows))
+    print(f"{args.output}: UniSRec, {model.config.item_features}, {catalog or 'no catalogue'}", *notes, sep="\n")
     print(f"not built from the checkpoint: {', '.join(checkpoint.foreign) or 'nothing'}")
 
 
@@ -96,12 +93,10 @@ def open_catalog(prefix: Path, size: int, settings: TheirSettings, encoder: str)
     return catalog, [path for path in read if path.is_file()]
 
 
-def without_row(rows) -> list[str]:
+def without_row(rows: np.ndarray | None) -> list[str]:
     """What is to be said of items that the checkpoint has no id for."""
     missing = 0 if rows is None else int((rows == 0).sum())
-    return [f"{missing:,} items of the catalogue are in none of its histories: read through text alone."] * bool(
-        missing
-    )
+    return [f"{missing:,} items of the catalogue are not in its id table: read through text alone."] if missing else []
 
 
 if __name__ == "__main__":

@@ -23,19 +23,19 @@ from ..errors import DataError
 PADDING = "[PAD]"
 ASK_RECBOLE = (
     "have RecBole write the order, and pass the file with --item-tokens:\n"
-    "    from recbole.quick_start import load_data_and_model\n"
-    "    dataset = load_data_and_model(CHECKPOINT)[2]\n"
+    "    from recbole.config import Config\n"
+    "    from recbole.data import create_dataset\n"
+    '    dataset = create_dataset(Config(model="SASRec", dataset=NAME, config_file_list=[AS IN TRAINING]))\n'
     '    open("items.txt", "w").write("\\n".join(dataset.field2id_token[dataset.iid_field][1:]))'
 )
 # What pandas reads as a missing value, and RecBole therefore as no item.
 _MISSING = {"", "NA", "N/A", "n/a", "nan", "NaN", "-nan", "-NaN", "null", "NULL", "None", "#N/A", "#NA", "<NA>",
             "1.#IND", "1.#QNAN", "-1.#IND", "-1.#QNAN", "#N/A N/A"}  # fmt: skip
-_EVERYONE = ("[0,inf)", None)
 _UNFILTERED = {
     "rm_dup_inter": (None,),
     "val_interval": (None,),
-    "user_inter_num_interval": _EVERYONE,
-    "item_inter_num_interval": _EVERYONE,
+    "user_inter_num_interval": (None, "[0,inf)"),
+    "item_inter_num_interval": (None, "[0,inf)"),
 }
 
 
@@ -70,9 +70,11 @@ def tokens_from_inter(prefix: Path, config: Mapping[str, Any]) -> list[str]:
     problems = [] if "benchmark_filename" in config else ["the checkpoint has no settings that tell how it read them"]
     if config.get("seq_len"):
         problems.append(f"seq_len={config['seq_len']!r} cut its histories")
+    if names is not None and not isinstance(names, list):
+        problems.append(f"benchmark_filename={names!r} is no list of names")
     if not names:
         problems += [f"{key}={config[key]!r} filtered them" for key, no in _UNFILTERED.items()
-                     if key in config and config[key] not in no]  # fmt: skip
+                     if config.get(key) not in no]  # fmt: skip
     loaded = config.get("load_col")
     for kind in ("item", "user"):
         if (loaded is None or kind in loaded) and prefix.with_name(f"{prefix.name}.{kind}").is_file():

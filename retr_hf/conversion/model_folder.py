@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ class Origin:
 
     system: "UniSRec" or "SASRec (RecBole)".
     checkpoint, settings: the file and what it says.
+    scores: one sentence on how the scores stand to theirs.
     files: the other files it was made from.
     notes: sentences on what the conversion decided.
     sources: domains of an earlier pre-training, None where nobody says.
@@ -37,11 +38,10 @@ class Origin:
     system: str
     checkpoint: Checkpoint
     settings: TheirSettings
+    scores: str
     files: Sequence[Path] = ()
     notes: Sequence[str] = ()
     sources: Sequence[str] | None = None
-    scores: str = ""
-    made: dict[str, Any] = field(default_factory=environment)
 
 
 def check_may_write(output: Path, overwrite: bool) -> None:
@@ -73,63 +73,69 @@ def write_model_folder(
         model.save_pretrained(folder)
         if catalog is not None:
             catalog.save_pretrained(folder)
-        about = run_facts(output.name, origin)
+        made = environment()
+        about = run_facts(output.name, origin, made)
         write_whole(folder / RUN_FILE, lambda path: path.write_text(json.dumps(about, indent=2) + "\n", "utf-8"))
-        ModelCard(card(output.name, model, catalog, origin)).save(folder / "README.md")
+        ModelCard(card(output.name, model, catalog, origin, made)).save(folder / "README.md")
         open_model(folder)
 
 
-def run_facts(name: str, origin: Origin) -> dict[str, Any]:
-    """``run.json`` of a converted model: what ``scripts/finetune.py init=`` and ``scripts/evaluate.py`` ask of it."""
-    trained_on = [*(origin.sources or []), str(origin.settings.stored.get("dataset") or "unknown")]
-    known = {} if origin.sources is None else {"sources": list(origin.sources)}
-    source = {"file": origin.checkpoint.path.name, "sha256": _sha256(origin.checkpoint.path)}
-    made = {"finished": origin.made["date"], **origin.made}
-    return {"name": name, "recipe": origin.system, CONVERTED_FROM: source, "trained_on": trained_on, **known, **made}
+def run_facts(name: str, origin: Origin, made: dict[str, Any]) -> dict[str, Any]:
+    """``run.json`` of a converted model: what ``scripts/finetune.py init=`` and ``scripts/evaluate.py`` ask of it.
+
+    made: ``environment()``.
+    """
+    about = {
+        "name": name,
+        "recipe": origin.system,
+        CONVERTED_FROM: {"file": origin.checkpoint.path.name, "sha256": _sha256(origin.checkpoint.path)},
+        "trained_on": [*(origin.sources or []), origin.settings.dataset],
+        "finished": made["date"],
+    }
+    return about | ({} if origin.sources is None else {"sources": list(origin.sources)}) | made
 
 
-def card(name: str, model: RetrForSequentialRecommendation, catalog: ItemCatalog | None, origin: Origin) -> str:
-    """The model card, as Markdown with its metadata in front."""
+def card(
+    name: str,
+    model: RetrForSequentialRecommendation,
+    catalog: ItemCatalog | None,
+    origin: Origin,
+    made: dict[str, Any],
+) -> str:
+    """The model card, Markdown with its metadata in front; made: ``environment()``."""
     config, checkpoint = model.config, origin.checkpoint
     data = ModelCardData(library_name="transformers", tags=[*TAGS, "converted"], model_name=name)
-    files = [checkpoint.path, *origin.files]
     epoch = checkpoint.entries.get("epoch")
-    arguments = "FOLDER" if catalog is not None else "FOLDER, catalog=DOMAIN_WITH_TEXT_VECTORS"
-    items = (
-        "none: any catalogue whose text vectors are of the encoder below" if catalog is None else f"{len(catalog):,}"
-    )
     facts = {
-        "source": f"{origin.system}, trained on {origin.settings.stored.get('dataset') or 'unknown'}"
-        + (f", epoch {epoch} (from 0)" if isinstance(epoch, int) else ""),
+        "trained on": origin.settings.dataset + (f", to epoch {epoch + 1}" if type(epoch) is int else ""),
         "reads": config.item_features,
-        "items": items,
-        "text encoder": config.text_encoder if config.uses_text else "none",
+        "items": "none here: any catalogue with such text vectors" if catalog is None else f"{len(catalog):,}",
+        "text vectors": f"{config.text_encoder}, {config.text_size} wide" if config.uses_text else "none",
         "histories": f"up to {config.max_position_embeddings} items",
     }
-    lines = [
+    settings = ", ".join(f"{key}={value!r}" for key, value in sorted(origin.settings.used().items()))
+    versions = ", ".join(f"{package} {number}" for package, number in made["versions"].items() if number)
+    paragraphs = [
         f"# {name}",
         f"A {origin.system} checkpoint as a RETR model without router. Nothing was trained here; the weights are their "
         "authors', under their licence.",
         "\n".join(["| | |", "|---|---|", *(f"| {key} | {value} |" for key, value in facts.items())]),
-        "## Same outputs",
-        origin.scores,
-        *origin.notes,
+        " ".join(["Given the same items and histories its outputs are theirs.", origin.scores, *origin.notes]),
         "## Use",
         "```python\nfrom retr_hf import Recommender\n\n"
-        f"recommender = Recommender.from_pretrained({arguments})\n"
+        f"recommender = Recommender.from_pretrained(FOLDER{'' if catalog else ', catalog=PREPARED_DOMAIN'})\n"
         "print(recommender.recommend([ITEM_ID, ITEM_ID], k=10))\n```",
         "## Made from",
-        "\n".join(f"- {file.name}, {file.stat().st_size:,} bytes, sha256 `{_sha256(file)}`" for file in files),
-        "Opened without running it. Classes and functions that the checkpoint names and that were not built: "
-        + (", ".join(f"`{name}`" for name in checkpoint.foreign) or "none")
-        + ".",
-        "Its settings: " + ", ".join(f"{key}={value!r}" for key, value in sorted(origin.settings.used().items())) + ".",
-        f"Commit {origin.made['commit'] or 'unknown'}, "
-        + ", ".join(f"{package} {number}" for package, number in origin.made["versions"].items() if number)
-        + f", {origin.made['date']}.",
+        "\n".join(
+            f"- {file.name}, {file.stat().st_size:,} bytes, sha256 `{_sha256(file)}`"
+            for file in (checkpoint.path, *origin.files)
+        ),
+        f"Its settings: {settings}.",
+        "Nothing in the checkpoint was run. Classes and functions it names that were not built: "
+        f"{', '.join(f'`{each}`' for each in checkpoint.foreign) or 'none'}.",
+        f"Converted {made['date']}, commit {made['commit'] or 'unknown'}, {versions}.",
     ]
-    text = "\n\n".join(line for line in lines if line)
-    return f"---\n{data.to_yaml()}\n---\n\n{text}\n"
+    return f"---\n{data.to_yaml()}\n---\n\n" + "\n\n".join(paragraphs) + "\n"
 
 
 def _sha256(path: Path) -> str:

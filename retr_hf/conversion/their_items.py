@@ -21,25 +21,25 @@ from ..errors import DataError
 from ..model.item_catalog import ItemCatalog
 from .item_rows import indices_of
 
-SUFFIXES = ("item2index", "inter", "train.inter")
+KINDS = ("inter", "item2index", "text")
 
 
 def find_dataset(path: str | Path) -> Path:
-    """FOLDER/X of a folder that holds one dataset X, or of FOLDER/X itself.
+    """FOLDER/X of a folder that holds the files of one dataset X, or FOLDER/X itself.
 
     Raises:
         DataError: no dataset there, or several.
     """
     path = Path(path)
-    folder = path if path.is_dir() else path.parent
-    names = {file.name.removesuffix(f".{suffix}") for suffix in SUFFIXES for file in folder.glob(f"*.{suffix}")}
-    found = sorted(name for name in names if not name.endswith((".train", ".valid", ".test")))
     if not path.is_dir():
-        found = [name for name in found if name == path.name]
+        if not any(path.parent.glob(f"{path.name}.*")):
+            raise DataError(f"{path}: no such folder, and no files {path.name}.* either; expected those of a dataset")
+        return path
+    found = sorted({file.name.split(".")[0] for kind in KINDS for file in path.glob(f"*.{kind}")})
     if len(found) != 1:
-        came = f"several ({', '.join(found)}): name one, {folder / found[0]}" if found else "none"
-        raise DataError(f"{path}: expected the files of one dataset X (X.item2index or X.inter); got {came}")
-    return folder / found[0]
+        came = f"several ({', '.join(found)}): name one, such as {path / found[0]}" if found else "none"
+        raise DataError(f"{path}: expected the files of one dataset X (X.item2index, X.inter, ...); got {came}")
+    return path / found[0]
 
 
 def read_items(prefix: Path, tokens: Sequence[str] | None = None) -> tuple[list[str], list[str]]:

@@ -5,6 +5,7 @@ No default is ever filled in: a value that nobody tells is asked for. All mistak
 
 import argparse
 import difflib
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -30,6 +31,11 @@ class TheirSettings:
         self.given = dict(given or {})
         self.problems: list[str] = []
         self._known: set[str] = set()
+
+    @property
+    def dataset(self) -> str:
+        """Name of the dataset the checkpoint was trained on, fit to be printed; "unknown" where it does not say."""
+        return re.sub(r"[^\w .-]", "?", str(self.stored.get("dataset") or "unknown"))
 
     def get(self, name: str) -> Any:
         """A setting as it was stored or else given, None where nobody tells."""

@@ -69,10 +69,11 @@ def catalog_rows(
         if stored is not None:
             items_with_texts(stored, features)
         return None
-    if tokens is None and stored is not None and not list(prefix.parent.glob(f"{prefix.name}.*inter")):
-        tokens = tokens_from_texts(stored, features)
     if tokens is None:
-        tokens = tokens_from_inter(prefix, settings.stored)
+        files = any(prefix.parent.glob(f"{prefix.name}.*inter")) and "benchmark_filename" in settings.stored
+        tokens = tokens_from_inter(prefix, settings.stored) if files or stored is None else None
+    if tokens is None:
+        tokens = tokens_from_texts(stored, features)
     if len(tokens) != len(ids) - 1:
         raise DataError(
             f"{prefix}: {len(tokens):,} items in RecBole's order, but {len(ids) - 1:,} rows without padding in {IDS}; "
@@ -135,9 +136,15 @@ def convert_unisrec(
 
 
 def text_size(checkpoint: Checkpoint) -> int:
-    """Width T of the text vectors the model reads, 0 where its weights do not show it."""
+    """Width T of the text vectors the model reads.
+
+    Raises:
+        DataError: no gate that shows it.
+    """
     gate = checkpoint.weights.get(f"{ADAPTOR}w_gate")
-    return 0 if gate is None else gate.shape[0]
+    if gate is None or gate.dim() != 2:
+        raise DataError(f"{checkpoint.path}: expected the adaptor's gate {ADAPTOR}w_gate [T, experts], it is not there")
+    return gate.shape[0]
 
 
 def _adaptor(rest: dict[str, torch.Tensor], settings: TheirSettings) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
