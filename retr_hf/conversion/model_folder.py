@@ -13,7 +13,8 @@ from ..data.domain_folder import replacing
 from ..errors import DataError
 from ..model.item_catalog import ItemCatalog, write_whole
 from ..model.modeling_retr import RetrForSequentialRecommendation
-from ..pipeline import open_model
+from ..model.processing_retr import RetrProcessor
+from ..model.recommender import open_model
 from ..report.model_card import TAGS
 from ..report.results import environment
 from ..training.run_folder import RUN_FILE
@@ -72,7 +73,7 @@ def write_model_folder(
     with replacing(output) as folder:
         model.save_pretrained(folder)
         if catalog is not None:
-            catalog.save_pretrained(folder)
+            RetrProcessor(catalog, model.config.max_position_embeddings).save_pretrained(folder)
         made = environment()
         about = run_facts(output.name, origin, made)
         write_whole(folder / RUN_FILE, lambda path: path.write_text(json.dumps(about, indent=2) + "\n", "utf-8"))
