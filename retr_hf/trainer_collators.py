@@ -139,10 +139,12 @@ class PreTrainingDataCollator:
         batch = RaggedBatch(batch.tokens + self.offsets[number], batch.lengths, batch.times)
         collate = self.evaluation if labelled else self.training
         arrays = collate(batch, _generator(batch, self.seed), slice(None))
+        batch = _tensors(arrays)
+        tensors = [name for name, value in batch.items() if isinstance(value, torch.Tensor)]
         # accelerate cuts the batches of a stream to the length of their first tensor, the item table too: the longest
         # stands first. From several processes' batches it would make one; None is what it refuses to put together.
-        longest_first = sorted(arrays, key=lambda name: len(arrays[name]), reverse=True)
-        return {"position_ids": None} | _tensors({name: arrays[name] for name in longest_first})
+        longest_first = {name: batch.pop(name) for name in sorted(tensors, key=lambda name: -len(batch[name]))}
+        return longest_first | batch | {"num_sequences_in_batch": None}
 
 
 def _with_targets(rows: Sequence[Row]) -> tuple[list[Row], bool]:
@@ -191,10 +193,11 @@ def _joined(row: Row, labelled: bool) -> np.ndarray:
 
 
 def _check_items(tokens: np.ndarray, num_items: int | np.ndarray, whose: str) -> None:
-    wrong = tokens[(tokens < 1) | (tokens > num_items)]
-    if len(wrong):
+    wrong = (tokens < 1) | (tokens > num_items)
+    if wrong.any():
+        last = np.broadcast_to(num_items, tokens.shape)[wrong][0]
         raise DataError(
-            f"a row holds item {wrong[0]}, {whose} has 1 .. {np.max(num_items)}: expected rows of the same domain"
+            f"a row holds item {tokens[wrong][0]}, {whose} has 1 .. {last}: expected rows and items of one domain"
         )
 
 
