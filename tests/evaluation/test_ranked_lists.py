@@ -2,14 +2,13 @@
 
 import math
 
+import evaluate
 import numpy as np
 import pytest
 
 from retr_hf.errors import DataError
 from retr_hf.evaluation.metrics import metrics_from_ranks
-
-evaluate = pytest.importorskip("evaluate", reason="the extra evaluate is not installed")
-from retr_hf.evaluation.ranked_lists import MODULES, found_ranks, module_folder  # noqa: E402
+from retr_hf.evaluation.ranked_lists import MODULES, found_ranks, module_folder
 
 
 @pytest.fixture(scope="module")
