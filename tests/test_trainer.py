@@ -1,5 +1,11 @@
-"""transformers.Trainer on both heads: the same weights however a batch is cut, exact resuming, ranks as ours."""
+"""transformers.Trainer on both heads: the same weights however a batch is cut, exact resuming, ranks as ours.
 
+This file is also the program of two processes: ``torchrun tests/test_trainer.py DOMAINS OUTPUT``.
+"""
+
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -248,6 +254,79 @@ class TestRecommendation:
             Trainer(model, args, data_collator=collate, eval_dataset=rows).evaluate()
 
 
+class TestRows:
+    def collate(self, domains, rows, **config):
+        return NextItemDataCollator(RetrConfig(**SMALL | config), domains[0].num_items)(rows)
+
+    def test_the_most_recent_items_are_read(self, domains):
+        ids = list(range(1, 13))
+        batch = self.collate(domains, [{"item_ids": ids}, {"item_ids": [3, 4]}])
+        assert batch["input_ids"].tolist() == [ids[-7:-1], [3, 0, 0, 0, 0, 0]]
+        assert batch["labels"].tolist() == [ids[-6:], [4, -100, -100, -100, -100, -100]]
+        batch = self.collate(domains, [{"item_ids": ids, "labels": 20}, {"item_ids": [3], "labels": 4}])
+        assert batch["input_ids"].tolist() == [ids[-6:], [3, 0, 0, 0, 0, 0]]
+        assert batch["labels"].tolist() == [[-100] * 5 + [20], [4] + [-100] * 5]
+
+    def test_times_stand_beside_their_items(self, domains):
+        rows = [{"item_ids": [5, 6, 7], "timestamps": [50, 60, 70]}]
+        assert self.collate(domains, rows, attention="modulating")["times"].tolist() == [[50, 60]]
+        rows = [{"item_ids": [5, 6], "labels": 7, "timestamps": [50, 60, 70]}]
+        assert self.collate(domains, rows, attention="modulating")["times"].tolist() == [[50, 60]]
+        with pytest.raises(DataError, match='attention="modulating" reads times'):
+            self.collate(domains, [{"item_ids": [5, 6]}], attention="modulating")
+        with pytest.raises(DataError, match="timestamps for every item"):
+            self.collate(domains, [{"item_ids": [5, 6], "timestamps": [1]}], attention="modulating")
+
+    def test_what_is_drawn_is_of_the_rows_and_the_seed(self, domains):
+        rows = [{"item_ids": [1, 2, 3, 4]}, {"item_ids": [5, 6, 7]}]
+        config = RetrConfig(**SMALL, objective="bpr")
+
+        def drawn(rows, seed=0):
+            return NextItemDataCollator(config, domains[0].num_items, seed=seed)(rows)["negative_ids"].tolist()
+
+        assert drawn(rows) == drawn(rows) != drawn(rows, seed=1)
+        assert drawn(rows) != drawn([{"item_ids": [1, 2, 3, 5]}, rows[1]])
+        assert not {number for row in drawn(rows)[:1] for number in row} & {1, 2, 3, 4}
+
+    def test_rows_that_cannot_be_read(self, domains):
+        assert len(self.collate(domains, [{"item_ids": [1]}, {"item_ids": [2, 3]}])["input_ids"]) == 1
+        with pytest.raises(DataError, match="2 of 2 rows have fewer than 2 item_ids"):
+            self.collate(domains, [{"item_ids": [1]}, {"item_ids": [2]}])
+        with pytest.raises(DataError, match="1 of 2 rows have fewer than 1 item_ids"):
+            self.collate(domains, [{"item_ids": [], "labels": 2}, {"item_ids": [1], "labels": 2}])
+        with pytest.raises(DataError, match="1 of 2 rows have labels"):
+            self.collate(domains, [{"item_ids": [1, 2], "labels": 2}, {"item_ids": [1, 2]}])
+        with pytest.raises(DataError, match=r"holds item 21, the catalogue has 1 \.\. 20"):
+            self.collate(domains, [{"item_ids": [1, 21]}])
+
+
+class TestCatalog:
+    def test_it_is_read_once_and_saved_nowhere(self, domains, tmp_path):
+        model = recommender(domains[0])
+        ids = torch.tensor([[1, 2]])
+        given = model.eval()(input_ids=ids).logits
+        table = text_table(model.config, domains[0].catalog())
+        torch.testing.assert_close(given, model(input_ids=ids, text_embeddings=table).logits)
+        assert "text_embeddings" not in " ".join(model.state_dict())
+        handle = give_catalog(model, domains[1])
+        assert model(input_ids=ids).logits.shape[1] == domains[1].num_items + 1, "the last one given"
+        assert len(model._forward_pre_hooks) == 1
+        handle.remove()
+        with pytest.raises(ValueError, match="pass text_embeddings"):
+            model(input_ids=ids)
+
+    def test_one_that_the_model_cannot_read(self, domains):
+        wide = RetrForSequentialRecommendation(RetrConfig(**SMALL | {"text_size": 5}))
+        with pytest.raises(ValueError, match=r"12 wide, the model reads 5: RetrConfig\(text_size=12\)"):
+            give_catalog(wide, domains[0])
+        other = RetrForSequentialRecommendation(RetrConfig(**SMALL, text_encoder="another"))
+        with pytest.raises(ValueError, match="reads text vectors of another"):
+            give_catalog(other, domains[0])
+        ids = recommender(domains[0], item_features="id")
+        with pytest.raises(ValueError, match="belongs to catalogue"):
+            give_catalog(ids, domains[1])
+
+
 class TestPreTraining:
     config = SMALL | STILL | {"text_encoder": ENCODER, "sequence_loss_weight": 0.5}
 
@@ -345,3 +424,64 @@ class TestPreTraining:
             PreTrainingDataCollator(RetrConfig(**SMALL), domains)
         with pytest.raises(ValueError, match="reads text vectors of another"):
             PreTrainingDataCollator(RetrConfig(**SMALL, text_encoder="another"), domains)
+
+
+def run_both(domains_folder: Path, output: Path) -> None:
+    """Both heads for a few steps of 8 sequences over all processes; leaves what came in OUTPUT/processes.pt."""
+    processes = int(os.environ.get("WORLD_SIZE", 1))
+    domains = [load_domain(domains_folder / name) for name in ("shop", "club")]
+    plain = {"per_device_train_batch_size": 8 // processes, "optim": "sgd", "max_grad_norm": 0.0, "max_steps": 6}
+    splits = {
+        split: Dataset.from_parquet(str(domains[0].path / "interactions" / f"{split}.parquet"), keep_in_memory=True)
+        for split in ("train", "validation")
+    }
+    model = recommender(domains[0], item_features="id")
+    fine = Trainer(
+        model,
+        arguments(output, train_sampling_strategy="sequential", per_device_eval_batch_size=5, **plain),
+        data_collator=NextItemDataCollator(model.config, domains[0].num_items),
+        train_dataset=splits["train"],
+        eval_dataset=last_as_label(splits["validation"]),
+        preprocess_logits_for_metrics=ranks_of_targets,
+        compute_metrics=RankingMetrics([1, 5]),
+    )
+    fine.train()
+    metrics = {name: value for name, value in fine.evaluate().items() if "@" in name or "MRR" in name}
+    # Views are drawn from the rows that a process reads; without them the loss is that of the global batch.
+    config = {"sequence_loss_weight": 0.0}
+    rows = [{"domain": "shop", "item_ids": row["item_ids"]} for row in splits["train"]]
+    stream = Dataset.from_list(rows).to_iterable_dataset()
+    more = plain | {"accelerator_config": {"dispatch_batches": False}}
+    pre = TestPreTraining().trainer(domains, stream, output, config, **more)
+    pre.model.model.item_adaptor.eval()  # no noise in the choice of experts
+    pre.model.model.item_adaptor.train = lambda mode=True: None
+    pre.train()
+    found = {"metrics": metrics, "processes": fine.args.world_size}
+    for name, trainer in (("fine", fine), ("pre", pre)):
+        found[name] = {"weights": weights(trainer.model), "losses": losses(trainer)}
+    if fine.is_world_process_zero():
+        torch.save(found, output / f"{processes}.pt")
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one(domains, tmp_path):
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", __file__]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true", "HF_HOME": str(tmp_path / "hf")}
+    environment["PYTHONPATH"] = str(Path(__file__).parents[1])
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    pair = subprocess.Popen([*command, str(domains[0].path.parent), str(tmp_path)], env=environment, **pipes)
+    try:
+        run_both(domains[0].path.parent, tmp_path)
+        output, _ = pair.communicate(timeout=180)
+    finally:
+        pair.kill()
+    assert pair.returncode == 0, output
+    one, two = (torch.load(tmp_path / f"{processes}.pt") for processes in (1, 2))
+    assert (one["processes"], two["processes"]) == (1, 2) and one["metrics"] == two["metrics"]
+    for head in ("fine", "pre"):
+        assert farthest(one[head]["weights"], two[head]["weights"]) < 1e-5
+        np.testing.assert_allclose(one[head]["losses"], two[head]["losses"], atol=1e-5)
+
+
+if __name__ == "__main__":
+    run_both(*map(Path, sys.argv[1:]))
