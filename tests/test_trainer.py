@@ -74,6 +74,7 @@ def splits(domains, tmp_path_factory):
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path, monkeypatch):
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "datasets")
+    monkeypatch.setattr("datasets.config.SLEEP_TIME_ON_THREADS_SHUTDOWN", 0.1)  # 5 s after every stream that ends
 
 
 def recommender(domain, **config) -> RetrForSequentialRecommendation:

@@ -15,6 +15,7 @@ from retr_hf.data.rows import interleaved, last_as_label
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path, monkeypatch):
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "datasets")
+    monkeypatch.setattr("datasets.config.SLEEP_TIME_ON_THREADS_SHUTDOWN", 0.1)  # 5 s after every stream that ends
 
 
 @pytest.fixture
