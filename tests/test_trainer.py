@@ -27,8 +27,8 @@ from retr_hf.evaluation.trainer_metrics import RankingMetrics, ranks_of_targets
 from retr_hf.model.configuration_retr import RetrConfig
 from retr_hf.model.modeling_retr import RetrForPreTraining, RetrForSequentialRecommendation
 from retr_hf.model.processing_retr import RetrProcessor
+from retr_hf.model.recommender import Recommender
 from retr_hf.model.text_whitening import text_table
-from retr_hf.pipeline import Recommender
 from retr_hf.trainer_catalog import give_catalog
 from retr_hf.trainer_collators import NextItemDataCollator, PreTrainingDataCollator
 

@@ -7,6 +7,7 @@ from multiprocessing import active_children
 import numpy as np
 import pytest
 import torch
+from retr_hf.data.text_encoders import load_encoder
 from safetensors import safe_open
 from sentence_transformers import SentenceTransformer
 from tokenizers import Tokenizer
@@ -15,7 +16,6 @@ from tokenizers.pre_tokenizers import Whitespace
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
 from retr_hf.data.text_embeddings import PARTIAL_DIR, embed_catalog
-from retr_hf.data.text_encoders import load_encoder
 from retr_hf.errors import DataError
 from retr_hf.model.item_catalog import ItemCatalog
 
