@@ -114,7 +114,8 @@ def write_domain(
         for split, values in _negatives(splits, len(catalog), num_negatives, seed).items():
             _write_rows(folder / NEGATIVES_DIR / f"{split}.parquet", values)
         catalog.save_pretrained(folder)
-        card = dataset_card(name, statistics, provenance, pivotal=PIVOTAL in sequences.columns)
+        has = {column: column in sequences.columns for column in (PIVOTAL, TIMESTAMPS)}
+        card = dataset_card(name, statistics, provenance, has[PIVOTAL], has[TIMESTAMPS])
         (folder / "README.md").write_text(card, encoding="utf-8")
         (folder / DOMAIN_FILE).write_text(json.dumps(about, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     return True

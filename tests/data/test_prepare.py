@@ -356,3 +356,18 @@ def test_movielens_5_core_counts(tmp_path):
     write_domain(read_tables(folder / "sequences.parquet", folder / "items.parquet"), tmp_path / "d")
     statistics = load_domain(tmp_path / "d").statistics
     assert [statistics[key] for key in ("users", "items", "interactions")] == [6040, 3416, 999611]
+
+
+def test_another_domain_of_the_same_name_is_not_the_one_that_datasets_cached(tmp_path, monkeypatch):
+    """`datasets` caches a local folder by its name and its card; its files it does not look at again."""
+    from datasets import load_dataset
+
+    for number, last in enumerate(("c", "d")):
+        sequences = pl.DataFrame({"user_id": ["u"], "item_ids": [["a", "b", last]], "timestamps": [[1, 2, 3]]})
+        items = pl.DataFrame({"item_id": ["a", "b", last], "text": ["A", "B", last]})
+        folder = tmp_path / str(number) / "shop"
+        write_domain(RawDomain(sequences, items, "tables"), folder, k_core=0)
+        opened = load_dataset(str(folder), "items", cache_dir=tmp_path / "cache")["train"]
+        assert opened["text"] == ["A", "B", last] and set(opened.features) == {"item_id", "text"}
+        rows = load_dataset(str(folder), cache_dir=tmp_path / "cache")["test"]
+        assert rows.features["item_ids"].feature.dtype == "int32" and rows[0]["timestamps"] == [1, 2, 3]
