@@ -71,11 +71,12 @@ class RetrLayer(GradientCheckpointingLayer):
         self.dropout = Dropout(config.hidden_dropout)
 
     def forward(self, hidden_states, route, context: SequenceContext, route_generator=None, **kwargs):
-        """hidden_states [B, N, d], route [B, N] or None -> (hidden_states, Routing or None, auxiliary losses).
+        """hidden_states [B, N, d], route [B, N] or None -> (hidden_states, the three of Routing or None, loss terms ...).
 
-        With ``context.ends`` [S] only those tokens come out, [1, S, d]: the others answer, but do not ask.
+        With ``context.ends`` [S] only those tokens come out, [1, S, d]: the others answer, but do not ask. The tuple is
+        flat, because re-entrant checkpointing loses the gradient of what is nested in it.
         """
-        routing = None
+        routing = None, None, None
         if self.router is not None:
             routing = self.router(hidden_states, route, context.layout, route_generator, context.ends)
             route = routing.route
@@ -83,7 +84,7 @@ class RetrLayer(GradientCheckpointingLayer):
         attended, _, auxiliary = self.self_attn(asking, hidden_states, context, route, **kwargs)
         output = self.finish(asking, attended)
         terms = self.self_attn.block_terms(hidden_states, output, context) if self.training else {}
-        return output, routing, auxiliary | terms
+        return output, *routing, *auxiliary.values(), *terms.values()
 
     def finish(self, hidden_states, attended):
         """What follows the attention, token by token: hidden_states and attended [..., d] -> [..., d]."""
@@ -166,7 +167,7 @@ class RetrModel(RetrPreTrainedModel):
                     f"text_embeddings are {text_embeddings.shape[-1]} wide, the model reads {self.config.text_size}: "
                     f"embed the catalogue with the encoder the model was trained with ({self.config.text_encoder})"
                 )
-            vectors = self.item_adaptor(text_embeddings.to(self.item_adaptor.experts.weight.dtype))
+            vectors = self.item_adaptor(text_embeddings.to(self.item_adaptor.centers.dtype))
         if self.config.uses_ids:
             vectors = vectors + (self.embed_tokens.weight if item_ids is None else self.embed_tokens(item_ids))
         return vectors
@@ -214,7 +215,7 @@ class RetrModel(RetrPreTrainedModel):
                 item_embeddings = self.encode_items(table_item_ids, text_embeddings)
             inputs_embeds = self.look_up(input_ids, item_embeddings)
 
-        if route_generator is not None and self.training and self.is_gradient_checkpointing:
+        if route_generator is not None and self.training and any(layer.gradient_checkpointing for layer in self.layers):
             raise ValueError("gradient checkpointing draws the routes twice: leave route_generator out")
         layout, position_ids, mask = self._lay_out(inputs_embeds, attention_mask, position_ids, length_groups)
         hidden_states = self.tokens(inputs_embeds, position_ids)
@@ -232,10 +233,11 @@ class RetrModel(RetrPreTrainedModel):
         for layer in self.layers:
             if early and layer is self.layers[-1]:
                 context = SequenceContext(layout, ends=ends, times=times, marks=marks)
-            hidden_states, routing, auxiliary = layer(hidden_states, route, context, route_generator, **kwargs)
-            auxiliaries.extend(auxiliary.values())
-            if routing is not None:
-                route = routing.route
+            hidden_states, *rest = layer(hidden_states, route, context, route_generator, **kwargs)
+            routing, terms = rest[:3], rest[3:]
+            auxiliaries.extend(terms)
+            if layer.router is not None:
+                route = routing[0]
                 routings.append(routing)
         if ends is not None:
             if not early:
