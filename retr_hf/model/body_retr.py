@@ -71,7 +71,7 @@ class RetrLayer(GradientCheckpointingLayer):
         self.dropout = Dropout(config.hidden_dropout)
 
     def forward(self, hidden_states, route, context: SequenceContext, route_generator=None, **kwargs):
-        """hidden_states [B, N, d], route [B, N] or None -> (hidden_states, the three of Routing or None, loss terms ...).
+        """hidden_states [B, N, d], route [B, N] or None -> (hidden_states, R, α, ω, loss terms ...); no router: None.
 
         With ``context.ends`` [S] only those tokens come out, [1, S, d]: the others answer, but do not ask. The tuple is
         flat, because re-entrant checkpointing loses the gradient of what is nested in it.
