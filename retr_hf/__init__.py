@@ -1,12 +1,13 @@
 """Sequential recommendation for the Hugging Face stack.
 
 Public names are loaded when they are first used, so that ``import retr_hf`` (and the data and report wings, which need
-no torch) stay quick.
+no torch) stay quick; transformers' Auto classes and pipelines learn of them nevertheless (``registration``).
 """
 
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from .registration import register
 from .version import __version__
 
 if TYPE_CHECKING:
@@ -19,8 +20,9 @@ if TYPE_CHECKING:
         RetrPreTrainedModel,
     )
     from .model.pathway import PathwayRouter
+    from .model.pipeline_retr import SequentialRecommendationPipeline
     from .model.processing_retr import RetrProcessor
-    from .pipeline import Recommender
+    from .model.recommender import Recommender
 
 _MODULES = {  # public name -> the module that holds it
     "RetrConfig": ".model.configuration_retr",
@@ -31,7 +33,8 @@ _MODULES = {  # public name -> the module that holds it
     "PathwayRouter": ".model.pathway",
     "RetrProcessor": ".model.processing_retr",
     "ItemCatalog": ".model.item_catalog",
-    "Recommender": ".pipeline",
+    "Recommender": ".model.recommender",
+    "SequentialRecommendationPipeline": ".model.pipeline_retr",
 }
 
 __all__ = [
@@ -44,6 +47,7 @@ __all__ = [
     "RetrModel",
     "RetrPreTrainedModel",
     "RetrProcessor",
+    "SequentialRecommendationPipeline",
     "__version__",
 ]
 
@@ -58,3 +62,6 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
+
+
+register()

@@ -23,8 +23,8 @@ import os
 import sys
 
 from retr_hf.data.text_embeddings import embed_catalog
-from retr_hf.data.text_encoders import load_encoder
 from retr_hf.errors import RetrError
+from retr_hf.model.text_encoders import load_encoder
 
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:

@@ -25,8 +25,8 @@ from retr_hf.errors import DataError
 from retr_hf.evaluation.histories import histories_of
 from retr_hf.evaluation.ranking import full_ranks, sampled_ranks
 from retr_hf.model.processing_retr import check_catalog
+from retr_hf.model.recommender import open_model
 from retr_hf.model.text_whitening import text_table
-from retr_hf.pipeline import open_model
 from retr_hf.report.results import append_rows
 from retr_hf.stage import print_metrics, ranks_of_split, result_rows, run
 from retr_hf.training.run_folder import RUN_FILE

@@ -28,7 +28,7 @@ from retr_hf.model.configuration_retr import RetrConfig
 from retr_hf.model.item_catalog import ItemCatalog
 from retr_hf.model.modeling_retr import RetrForSequentialRecommendation
 from retr_hf.model.objectives import NEEDS_NEGATIVES
-from retr_hf.model.processing_retr import check_catalog
+from retr_hf.model.processing_retr import RetrProcessor, check_catalog
 from retr_hf.model.text_whitening import text_table
 from retr_hf.report.model_card import write_model_card
 from retr_hf.report.results import append_rows, environment
@@ -122,7 +122,7 @@ def finetune(recipe, domain: PreparedDomain, args) -> None:
 
     if accelerator.is_main_process:  # the model first: whatever becomes of the test, it is there
         folder.publish(folder.best)
-        catalog.save_pretrained(folder.path)
+        RetrProcessor(catalog, data.max_length, text_whitening=config.text_whitening).save_pretrained(folder.path)
     rows = (
         test(recipe, domain, model.to(accelerator.device), text, progress, sources, folder) if evaluation.test else []
     )

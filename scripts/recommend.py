@@ -3,6 +3,7 @@
 python scripts/recommend.py runs/scientific B00TNNWMXI B00IBZE2EQ -k 5
 python scripts/recommend.py runs/scientific --domain data/scientific --user 42 --figure pathway.png
 python scripts/recommend.py runs/open_five --catalog data/scientific B00TNNWMXI       # zero-shot, another catalogue
+python scripts/recommend.py runs/scientific --texts B00TNNWMXI "glass beaker 250 ml"   # an item nobody has seen yet
 """
 
 import argparse
@@ -11,18 +12,20 @@ from transformers.utils import logging as transformers_logging
 
 from retr_hf.data.domain import load_domain
 from retr_hf.errors import DataError
-from retr_hf.pipeline import Recommender
+from retr_hf.model.recommender import Recommender
 from retr_hf.stage import run
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", help="a model folder")
+    parser.add_argument("model", help="a model folder, or a repository of the Hub")
     parser.add_argument("history", nargs="*", help="raw item ids, oldest first")
+    parser.add_argument("--texts", action="store_true", help="an id the catalogue does not hold is an item's text")
     parser.add_argument("--domain", help="prepared domain to take the history of --user from (its test history)")
     parser.add_argument("--user", nargs="+", default=[], help="raw user ids")
     parser.add_argument("--catalog", help="folder whose items are recommended (default: the model's own)")
     parser.add_argument("-k", type=int, default=10, help="how many items")
+    parser.add_argument("--candidates", nargs="+", metavar="ID", help="the only items that may be recommended")
     parser.add_argument("--keep-seen", action="store_true", help="items of the history may be recommended again")
     parser.add_argument("--figure", help="PNG of the (first) history's pathway")
     args = parser.parse_intermixed_args()
@@ -32,9 +35,12 @@ def main() -> None:
         parser.error("--user needs --domain")
     transformers_logging.disable_progress_bar()
 
-    recommender = Recommender.from_pretrained(args.model, args.catalog)
+    unknown_items = "text" if args.texts else None
+    recommender = Recommender.from_pretrained(args.model, args.catalog, unknown_items)
     histories = user_histories(args.domain, args.user) if args.user else {"": args.history}
-    answers = recommender.recommend(list(histories.values()), k=args.k, exclude_seen=not args.keep_seen)
+    answers = recommender.recommend(
+        list(histories.values()), k=args.k, exclude_seen=not args.keep_seen, candidates=args.candidates
+    )
     for user, answer in zip(histories, answers, strict=True):
         if user:
             print(f"user {user}")

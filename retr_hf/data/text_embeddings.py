@@ -19,7 +19,7 @@ from tqdm.auto import tqdm
 
 from ..errors import DataError
 from ..model.item_catalog import AUGMENTED_EMBEDDINGS_FILE, EMBEDDINGS_FILE, ItemCatalog, write_whole
-from .text_encoders import TextEncoder, load_encoder
+from ..model.text_encoders import TextEncoder, load_encoder
 
 PARTIAL_DIR = ".item_embeddings.partial"
 PARTIAL_AUGMENTED_DIR = ".item_embeddings_word_drop.partial"

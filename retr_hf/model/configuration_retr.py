@@ -4,6 +4,8 @@ from huggingface_hub.dataclasses import strict
 from transformers.activations import ACT2FN
 from transformers.configuration_utils import PreTrainedConfig
 
+from .hub import AUTO_MAP, CUSTOM_PIPELINES, copy_code, installed
+
 ATTENTIONS = ("full", "low_rank", "local_global", "log_sparse", "strided", "denoising", "modulating")
 TIMED_ATTENTIONS = ("modulating",)
 LOCAL_TYPES = ("window", "initial", "adaptive", "conv")
@@ -174,6 +176,21 @@ class RetrConfig(PreTrainedConfig):
     eos_token_id: int | None = None
     # The item table scores and reads with the same vectors by construction, not by sharing two parameters.
     tie_word_embeddings: bool = False
+
+    def __post_init__(self, **kwargs):
+        if installed():  # transformers registers our pipeline; a copy named here would ask for trust_remote_code
+            kwargs.pop("custom_pipelines", None)
+        super().__post_init__(**kwargs)
+
+    def get_text_config(self, decoder=None, encoder=None):
+        """This config: transformers would take our ``text_encoder``, a name, for the config of a part."""
+        return self
+
+    def save_pretrained(self, save_directory, push_to_hub=False, **kwargs):
+        """Writes config.json with the classes that belong to it, and their code (``hub``)."""
+        self.auto_map, self.custom_pipelines = AUTO_MAP, CUSTOM_PIPELINES
+        copy_code(save_directory)
+        super().save_pretrained(save_directory, push_to_hub=push_to_hub, **kwargs)
 
     @property
     def uses_ids(self) -> bool:

@@ -45,6 +45,36 @@ class RetrHead(RetrPreTrainedModel):
             return vectors
         return torch.cat([vectors, nn.functional.normalize(text_embeddings, dim=-1).to(vectors.dtype)], dim=-1)
 
+    def encode_new_items(self, text_embeddings: torch.Tensor) -> torch.Tensor:
+        """Rows of an item table [X, ·] for items that no training has seen, from text vectors [X, T] alone.
+
+        With ids beside the text their id vector is zero, which is what padding has.
+
+        Raises:
+            ValueError: a model that reads ids alone.
+        """
+        if not self.config.uses_text:
+            raise ValueError('item_features="id": a new item is known by its text, which this model does not read')
+        ids = torch.zeros(len(text_embeddings), dtype=torch.long, device=self.device) if self.config.uses_ids else None
+        return self.encode_items(ids, text_embeddings.to(self.device))
+
+    @torch.no_grad()
+    def add_items(self, count: int, catalog_hash: str) -> None:
+        """Makes room for ``count`` more items in the id table, at the end: rows of zeros, as ``encode_new_items`` has.
+
+        Nothing to do for a model of texts alone. catalog_hash: of the catalogue with the new items.
+
+        Raises:
+            ValueError: a model that reads ids alone.
+        """
+        if not self.config.uses_text:
+            raise ValueError('item_features="id": a new item needs training; use a model that reads text')
+        if self.config.uses_ids:
+            rows = self.config.vocab_size
+            self.resize_token_embeddings(rows + count, mean_resizing=False)
+            self.model.embed_tokens.weight[rows:] = 0
+            self.config.catalog_hash = catalog_hash
+
     @torch.no_grad()
     def encode_catalog(self, text_embeddings: torch.Tensor | None = None, items_at_once: int = 8192) -> torch.Tensor:
         """Item table of a whole catalogue [num_items + 1, ·], in evaluation mode, on the model's device.

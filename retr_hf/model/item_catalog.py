@@ -8,7 +8,7 @@ Indices are 1-based; 0 is padding and "unknown item". Row ``i`` of ``items.parqu
 import hashlib
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +25,7 @@ AUGMENTED_EMBEDDINGS_FILE = "item_embeddings_word_drop.safetensors"
 CATALOG_FORMAT = 1
 
 _ITEM_ID, _TEXT, _EMBEDDINGS = "item_id", "text", "embeddings"
+_OF_ITS_ITEMS = ("catalog_hash", "texts_empty")  # metadata that changes with the items
 
 
 class ItemCatalog:
@@ -69,6 +70,7 @@ class ItemCatalog:
                 f"such as {doubled[:3].to_pylist()}; keep one row an item"
             )
         self.hash: str = _hash(self._ids, self._texts)
+        self._index: dict[str, int] | None = None
         self._table: np.ndarray | None = None
         self._augmented: np.ndarray | None = None
         self.embeddings_metadata: dict[str, str] = {}
@@ -130,13 +132,39 @@ class ItemCatalog:
         Raises:
             ValueError: ids that are not strings.
         """
-        positions = pc.index_in(_strings(raw_ids, "raw_ids"), value_set=self._ids)
+        raw_ids = _strings(raw_ids, "raw_ids")
+        if len(raw_ids) < len(self) // 8:  # pyarrow hashes the whole catalogue anew at every call
+            if self._index is None:
+                self._index = {item: row for row, item in enumerate(self._ids.to_pylist(), 1)}
+            return np.array([self._index.get(item, 0) for item in raw_ids.to_pylist()], dtype=np.int64)
+        positions = pc.index_in(raw_ids, value_set=self._ids)
         return pc.fill_null(positions, -1).to_numpy(zero_copy_only=False).astype(np.int64) + 1
 
     def items_at(self, indices: Sequence[int]) -> list[tuple[str, str]]:
         """(raw id, text) of item indices, 1-based."""
         rows = pa.array(np.asarray(indices, dtype=np.int64) - 1)
         return list(zip(self._ids.take(rows).to_pylist(), self._texts.take(rows).to_pylist(), strict=True))
+
+    def extended(self, items: Mapping[str, str], embeddings: np.ndarray | None = None) -> "ItemCatalog":
+        """This catalogue with new items at its end: indices of the old ones stay, the hash changes.
+
+        Args:
+            items: raw id -> text.
+            embeddings: [len(items), E] their vectors, by the same encoder (``text_encoders.encode_like``); needed
+                where the catalogue has vectors. Those of word-dropped texts are left behind: they are for training.
+
+        Raises:
+            ValueError: ids that are there already, vectors missing or of another shape.
+        """
+        if (embeddings is None) != (self._table is None):
+            raise ValueError("extended: expected vectors of the new items exactly where the old ones have some")
+        metadata = {key: value for key, value in self.embeddings_metadata.items() if key not in _OF_ITS_ITEMS}
+        vectors = None if embeddings is None else np.concatenate([self.embeddings, embeddings])
+        ids, texts = (
+            pa.concat_arrays([old, _strings(list(new), name)])
+            for old, new, name in ((self._ids, items, "item_ids"), (self._texts, items.values(), "texts"))
+        )
+        return ItemCatalog(ids, texts, vectors, metadata)
 
     def item_table(self, augmented: bool = False) -> np.ndarray:
         """[I + 1, E] float32: the vector of item index i in row i, zeros in row 0. Not a copy.
@@ -166,7 +194,8 @@ class ItemCatalog:
         """Opens a prepared domain or a model folder.
 
         Args:
-            folder: holds ``items.parquet``, ``catalog.json`` and perhaps the embeddings.
+            folder: holds ``items.parquet``, ``catalog.json`` and perhaps the embeddings; of a repository on the Hub see
+                ``hub.local_folder``, and ``RetrProcessor.from_pretrained``, which opens those too.
             embeddings: False leaves the vectors unread.
 
         Raises:

@@ -9,7 +9,7 @@ What ``input_ids``, the item table and packed rows are is told at the top of bod
 from collections.abc import Sequence
 
 import torch
-from transformers import AutoConfig, AutoModel, AutoModelForPreTraining
+from transformers import AutoConfig, AutoModel, AutoModelForPreTraining, AutoModelForSequenceClassification
 from transformers.processing_utils import Unpack
 from transformers.utils import TransformersKwargs, can_return_tuple
 
@@ -17,6 +17,7 @@ from .antithetic import antithetic
 from .body_retr import RetrModel, RetrPreTrainedModel, last_places
 from .configuration_retr import RetrConfig
 from .head_retr import RetrHead
+from .hub import installed
 from .losses import in_batch_contrastive_loss, softmax_loss
 from .negatives_across_processes import gather_rows, unique_across_processes
 from .objectives import recommendation_loss
@@ -44,6 +45,7 @@ class RetrForSequentialRecommendation(RetrHead):
         negative_ids: torch.LongTensor | None = None,
         item_counts: torch.Tensor | None = None,
         num_items_in_batch: int | torch.Tensor | None = None,
+        new_text_embeddings: torch.FloatTensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> RetrOutput:
         """Scores the item table, or with ``labels`` computes the loss.
@@ -54,12 +56,20 @@ class RetrForSequentialRecommendation(RetrHead):
         negative_ids: [B, N] row of one negative at each step, for the objectives "bpr" and "bce".
         item_counts: [M] how often each row of the table occurs in training, for ``negative_sampling="popularity"``.
         num_items_in_batch: number of targets in the global batch; None means those of this call.
+        new_text_embeddings: [X, T] items that histories hold and the table does not, as rows M ... M + X - 1 of
+            ``input_ids``: read, not recommended (``RetrProcessor`` with ``unknown_items="text"``).
 
         Raises:
-            ValueError: negatives or counts that the objective needs are missing; what ``RetrModel.forward`` refuses.
+            ValueError: negatives or counts that the objective needs are missing; new items together with labels, or for
+                a model of ids alone; what ``RetrModel.forward`` refuses.
         """
         if item_embeddings is None:
             item_embeddings = self.encode_items(table_item_ids, text_embeddings)
+        num_rows = len(item_embeddings)
+        if new_text_embeddings is not None:
+            if labels is not None:
+                raise ValueError("new_text_embeddings: a loss needs all items in the table; extend the catalogue")
+            item_embeddings = torch.cat([item_embeddings, self.encode_new_items(new_text_embeddings)])
         outputs = self.model(
             input_ids,
             attention_mask,
@@ -86,7 +96,7 @@ class RetrForSequentialRecommendation(RetrHead):
             real = torch.ones(hidden_states.shape[:2], device=hidden_states.device)
             ends = last_places(real if attention_mask is None else attention_mask)
             states = hidden_states.flatten(0, 1).index_select(0, ends)
-            logits = self.scores(states, self._recent(input_ids, outputs, ends), item_embeddings)
+            logits = self.scores(states, self._recent(input_ids, outputs, ends), item_embeddings)[:, :num_rows]
         return RetrOutput(
             loss=loss,
             data_loss=data_loss,
@@ -227,7 +237,8 @@ def _own_share(auxiliary_loss, targets: int, num_items_in_batch) -> torch.Tensor
 
 
 # Names the classes for transformers' Auto classes; a copy of this file on the Hub is named by its config instead.
-if __name__.startswith("retr_hf."):
+if installed():
     AutoConfig.register(RetrConfig.model_type, RetrConfig, exist_ok=True)
     AutoModel.register(RetrConfig, RetrModel, exist_ok=True)
     AutoModelForPreTraining.register(RetrConfig, RetrForPreTraining, exist_ok=True)
+    AutoModelForSequenceClassification.register(RetrConfig, RetrForSequentialRecommendation, exist_ok=True)

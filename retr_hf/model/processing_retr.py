@@ -1,28 +1,51 @@
-"""RetrProcessor: histories of raw item ids -> the tensors a model reads, and indices back to ids and titles."""
+"""RetrProcessor: histories of raw item ids, or of texts never seen before -> the tensors a model reads, and back."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
-from transformers import BatchFeature
+from transformers import AutoProcessor, BatchFeature
+from transformers.processing_utils import ProcessorMixin
 
 from .configuration_retr import RetrConfig
-from .item_catalog import ItemCatalog
-from .text_whitening import read_texts
+from .hub import AUTO_MAP, HUB_ARGUMENTS, copy_code, installed, local_folder
+from .item_catalog import ItemCatalog, write_whole
+from .text_encoders import TextEncoder, encode_like, encoder_of
+from .text_whitening import Whitening, read_texts
 
-UNKNOWN_POLICIES = ("skip", "error")
+UNKNOWN_POLICIES = ("skip", "error", "text")
+PADDING_SIDES = ("right", "left")
+PROCESSOR_FILE = "processor_config.json"
+_SETTINGS = ("max_length", "unknown_items", "padding_side", "text_whitening")
+# What transformers' Auto classes and pipelines pass to every processor, and means nothing here.
+_NOT_OURS = (
+    "trust_remote_code",
+    "code_revision",
+    "dtype",
+    "device_map",
+    "_from_auto",
+    "_from_pipeline",
+    "_commit_hash",
+)
 
 
-class RetrProcessor:
+class RetrProcessor(ProcessorMixin):
     """Stands between raw ids and the model; holds the catalogue.
 
     Args:
         catalog: the items, with text vectors where the model reads text.
         max_length: history items the model reads; the most recent ones are kept.
         unknown_items: what happens to an id the catalogue does not hold: ``"skip"`` leaves it out of the history (the
-            order of the others stays), ``"error"`` raises.
+            order of the others stays), ``"error"`` raises, ``"text"`` takes it for the text of an item never seen and
+            embeds it on the fly, by the catalogue's own encoder.
+        padding_side: ``"right"`` or ``"left"``; the model reads both.
         text_whitening: the model's (``RetrConfig.text_whitening``), for ``item_table``.
+        text_encoder: the catalogue's encoder, or where it is, if its name alone does not say; loaded when first needed.
+
+    Raises:
+        ValueError: a setting that is none of the above.
     """
 
     def __init__(
@@ -30,35 +53,73 @@ class RetrProcessor:
         catalog: ItemCatalog,
         max_length: int = 50,
         unknown_items: str = "skip",
+        padding_side: str = "right",
         text_whitening: float | None = None,
+        text_encoder: str | TextEncoder | None = None,
     ):
-        if unknown_items not in UNKNOWN_POLICIES:
-            raise ValueError(f"unknown_items={unknown_items!r}: expected one of {', '.join(UNKNOWN_POLICIES)}")
+        for name, value, allowed in (
+            ("unknown_items", unknown_items, UNKNOWN_POLICIES),
+            ("padding_side", padding_side, PADDING_SIDES),
+        ):
+            if value not in allowed:
+                raise ValueError(f"{name}={value!r}: expected one of {', '.join(allowed)}")
         if max_length < 1:
             raise ValueError(f"max_length={max_length}: expected at least 1")
+        super().__init__()
         self.catalog, self.max_length, self.unknown_items = catalog, max_length, unknown_items
-        self.text_whitening = text_whitening
+        self.padding_side, self.text_whitening, self.text_encoder = padding_side, text_whitening, text_encoder
+        self._whitening: Whitening | None = None
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, **kwargs) -> "RetrProcessor":
         """Opens the catalogue of a model folder (or of a prepared domain, to serve another catalogue).
 
-        ``max_length`` and ``text_whitening`` come from the folder's ``config.json`` where there is one, unless given.
+        Args:
+            folder: a path, or the id of a repository on the Hub.
+            kwargs: settings of the class; else those saved with it, else ``max_length`` and ``text_whitening`` from the
+                folder's ``config.json``. Also ``revision``, ``token``, ``cache_dir``, ``local_files_only``,
+                ``force_download`` for the Hub.
 
         Raises:
-            ValueError: the folder holds no catalogue, or the config was trained with another one.
+            ValueError: no such folder, one without a catalogue, or a config that was trained with another one.
+            TypeError: a keyword that nobody knows.
         """
+        kwargs = {key: value for key, value in kwargs.items() if key not in _NOT_OURS}
+        folder = local_folder(folder, **{key: kwargs.pop(key) for key in HUB_ARGUMENTS if key in kwargs})
         catalog = ItemCatalog.from_pretrained(folder)
-        if (Path(folder) / "config.json").is_file():
+        settings = {}
+        if (folder / PROCESSOR_FILE).is_file():
+            stored = json.loads((folder / PROCESSOR_FILE).read_text("utf-8"))
+            settings = {name: stored[name] for name in _SETTINGS if name in stored}
+        if (folder / "config.json").is_file():
             config = RetrConfig.from_pretrained(folder)
             check_catalog(config, catalog)
-            read = {"max_length": config.max_position_embeddings, "text_whitening": config.text_whitening}
-            kwargs = read | kwargs
-        return cls(catalog, **kwargs)
+            most = config.max_position_embeddings
+            settings["max_length"] = min(settings.get("max_length", most), most)
+            settings["text_whitening"] = config.text_whitening
+        return cls(catalog, **settings | kwargs)
 
-    def save_pretrained(self, folder: str | Path) -> None:
-        """Writes the catalogue into a folder; the other settings are the model's."""
+    def save_pretrained(self, save_directory: str | Path, push_to_hub: bool = False, **kwargs) -> None:
+        """Writes catalogue, settings and code into a folder, each file whole or not at all.
+
+        push_to_hub: also to the Hub; kwargs as of ``push_to_hub``, which is the plainer call.
+        """
+        folder = Path(save_directory)
+        copy_code(folder)
         self.catalog.save_pretrained(folder)
+        write_whole(folder / PROCESSOR_FILE, lambda path: path.write_text(self.to_json_string(), "utf-8"))
+        if push_to_hub:
+            self.push_to_hub(kwargs.pop("repo_id", folder.name), **kwargs)
+
+    def to_dict(self) -> dict:
+        """The settings as ``processor_config.json`` holds them."""
+        auto_map = {"AutoProcessor": AUTO_MAP["AutoProcessor"]}
+        settings = {name: getattr(self, name) for name in _SETTINGS}
+        return settings | {"processor_class": type(self).__name__, "auto_map": auto_map}
+
+    def __repr__(self) -> str:
+        settings = ", ".join(f"{name}={getattr(self, name)!r}" for name in _SETTINGS)
+        return f"{type(self).__name__}({self.catalog!r}, {settings})"
 
     def lookup(self, history: Sequence[str]) -> np.ndarray:
         """Catalogue index of each id of a list [n], 0 for an unknown one.
@@ -76,12 +137,12 @@ class RetrProcessor:
             unknown = [item for item, index in zip(history, found, strict=True) if index == 0]
             raise ValueError(
                 f"{len(unknown)} of {len(found)} items are not in the catalogue, such as {unknown[:3]}; "
-                'use unknown_items="skip" to leave them out'
+                'use unknown_items="skip" to leave them out, or "text" to read them as texts'
             )
         return found
 
     def indices(self, history: Sequence[str]) -> np.ndarray:
-        """Catalogue indices of a whole history [n], unknown ids handled by policy.
+        """Catalogue indices of a whole history [n], unknown ids left out or an error.
 
         Raises:
             ValueError: see ``lookup``; also no known id at all.
@@ -95,32 +156,99 @@ class RetrProcessor:
             )
         return found
 
-    def __call__(self, histories: Sequence[str] | Sequence[Sequence[str]]) -> BatchFeature:
-        """One history or a batch of them, oldest first -> input_ids, attention_mask [B, N] int64, right padding.
+    def rows(self, histories: Sequence[Sequence[str]]) -> tuple[list[np.ndarray], list[str]]:
+        """Rows of the item table for each history [n], and the texts [X] of the rows beyond it.
+
+        Under ``"text"`` an unknown id is a text, whose row comes after the catalogue's: num_items + 1, and on; under
+        the other policies there are none.
 
         Raises:
             ValueError: see ``indices``.
         """
+        if self.unknown_items != "text":
+            return [self.indices(history) for history in histories], []
+        found = [self.lookup(history) for history in histories]
+        texts: dict[str, int] = {}  # text -> row
+        for history, rows in zip(histories, found, strict=True):
+            if not len(rows):
+                raise ValueError("history: expected at least one item or text, got an empty list")
+            for place in np.flatnonzero(rows == 0):
+                rows[place] = texts.setdefault(history[place], len(self.catalog) + 1 + len(texts))
+        return found, list(texts)
+
+    def __call__(
+        self, histories: Sequence[str] | Sequence[Sequence[str]], return_tensors: str | None = "pt"
+    ) -> BatchFeature:
+        """One history or a batch of them, oldest first -> input_ids, attention_mask [B, N] int64, padded.
+
+        Where histories hold texts (``unknown_items="text"``) also ``new_text_embeddings`` [X, T], what the rows of
+        ``input_ids`` beyond the catalogue mean; ``RetrForSequentialRecommendation`` takes all three.
+
+        return_tensors: ``"pt"`` or ``"np"``.
+
+        Raises:
+            ValueError: see ``rows``.
+        """
         if isinstance(histories, str) or (len(histories) and not isinstance(histories[0], (list, tuple))):
             histories = [histories]
-        return self.pad([self.indices(history) for history in histories])
+        rows, texts = self.rows(histories)
+        batch = self.pad(rows)
+        if texts:
+            batch["new_text_embeddings"] = torch.from_numpy(self.read(texts))
+        return batch if return_tensors == "pt" else BatchFeature({k: v.numpy() for k, v in batch.items()})
 
     def pad(self, rows: Sequence[Sequence[int]]) -> BatchFeature:
-        """Catalogue indices of histories, whole, empty ones too -> what the call above gives."""
+        """Rows of the item table of histories, whole, empty ones too -> what the call above gives."""
         rows = [np.asarray(row[-self.max_length :], dtype=np.int64) for row in rows]
         longest = max((len(row) for row in rows), default=1)
         input_ids = torch.zeros(len(rows), longest, dtype=torch.long)
+        left = self.padding_side == "left"
         for row, indices in zip(input_ids, rows, strict=True):
-            row[: len(indices)] = torch.from_numpy(indices)
+            begin = longest - len(indices) if left else 0
+            row[begin : begin + len(indices)] = torch.from_numpy(indices)
         return BatchFeature({"input_ids": input_ids, "attention_mask": (input_ids != 0).long()})
+
+    def read(self, texts: Sequence[str]) -> np.ndarray:
+        """Vectors of new texts, float32 [X, T], as the model reads them.
+
+        Raises:
+            ValueError: the catalogue has no vectors, or ``text_encoder`` is not what made them.
+        """
+        vectors = self.encode(texts)
+        if self.text_whitening is None:
+            return vectors
+        if self._whitening is None:
+            self._whitening = Whitening.of(self.catalog.item_table(), self.text_whitening)
+        return self._whitening(vectors)
+
+    def encode(self, texts: Sequence[str]) -> np.ndarray:
+        """Vectors of new texts, float32 [X, T], as the catalogue keeps them; errors as of ``read``."""
+        if self.text_encoder is None or isinstance(self.text_encoder, str):
+            self.text_encoder = encoder_of(self.catalog, self.text_encoder)
+        return encode_like(self.catalog, texts, self.text_encoder)
+
+    def add_items(self, items: Mapping[str, str]) -> None:
+        """Extends the catalogue by new items, raw id -> text, embedded on the fly; no training (see
+        ``Recommender.add_items``, which tells the model too).
+
+        Raises:
+            ValueError: ids that are there already; see ``read``.
+        """
+        vectors = None if self.catalog.embeddings is None else self.encode(list(items.values()))
+        self.catalog, self._whitening = self.catalog.extended(items, vectors), None
 
     def item_table(self) -> torch.Tensor:
         """Text vectors of the catalogue [num_items + 1, T], row 0 padding: ``text_embeddings`` of the model."""
         return read_texts(self.catalog, self.text_whitening)
 
-    def decode(self, indices: Sequence[int]) -> list[tuple[str, str]]:
-        """Catalogue indices -> (raw id, text) each."""
-        return self.catalog.items_at(indices)
+    def decode(self, indices: Sequence[int], texts: Sequence[str] = ()) -> list[tuple[str, str]]:
+        """Rows of the item table -> (raw id, text) each; of a row beyond the catalogue (``rows``) its text is both."""
+        indices = np.asarray(indices, dtype=np.int64)
+        new = indices > len(self.catalog)
+        known = self.catalog.items_at(np.where(new, 1, indices))
+        for place in np.flatnonzero(new):
+            known[place] = (texts[indices[place] - len(self.catalog) - 1],) * 2
+        return known
 
 
 def check_catalog(config: RetrConfig, catalog: ItemCatalog) -> None:
@@ -145,3 +273,7 @@ def check_catalog(config: RetrConfig, catalog: ItemCatalog) -> None:
             f"the model reads text vectors of {config.text_encoder}, the catalogue has "
             f"{catalog.text_encoder or 'none'}: run scripts/embed.py on it with that encoder"
         )
+
+
+if installed():
+    AutoProcessor.register(RetrConfig, RetrProcessor, exist_ok=True)

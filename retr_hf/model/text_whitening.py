@@ -1,5 +1,7 @@
 """The text vectors of a catalogue as a model reads them: as they are, or whitened by the catalogue's own statistics."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 
@@ -22,17 +24,18 @@ def read_texts(catalog: ItemCatalog, text_whitening: float | None, augmented: bo
     """``text_table`` of a model of texts, known by its ``text_whitening`` alone."""
     table = catalog.item_table(augmented)
     if text_whitening is not None:
-        table = whiten(table, text_whitening, catalog.item_table())
+        table = Whitening.of(catalog.item_table(), text_whitening)(table)
     return torch.from_numpy(table)
 
 
-def whiten(table: np.ndarray, ridge: float, statistics_of: np.ndarray | None = None) -> np.ndarray:
-    """ZCA whitening with a ridge, rows of length 1: float32 [M, T] -> float32 [M, T].
+@dataclass(frozen=True)
+class Whitening:
+    """ZCA whitening with a ridge, by the statistics of one catalogue; rows come out with length 1.
 
         y = (x - μ) V (Λ + ρ λ̄)^(-1/2) V^T,    ŷ = y / |y|
 
-    μ, V Λ V^T the mean and the covariance of the rows of ``statistics_of`` (None: of ``table``), λ̄ the mean of Λ, ρ
-    ``ridge``. Rows of zeros (padding, no text) are in no statistic and stay zero.
+    μ, V Λ V^T the mean and the covariance of the catalogue's rows, λ̄ the mean of Λ, ρ the ridge. Rows of zeros
+    (padding, no text) are in no statistic and stay zero.
 
     Text encoders put all texts of a domain into a narrow cone, so their cosines say mostly what the domain is; whitened
     by its own catalogue, each domain is centred and as wide in every direction (WhitenRec: Zhang et al., *Are ID
@@ -40,20 +43,32 @@ def whiten(table: np.ndarray, ridge: float, statistics_of: np.ndarray | None = N
 
     NOTE: the ridge is ours: WhitenRec relaxes by groups of dimensions. Vectors come out with length 1.
 
-    Raises:
-        ValueError: no row that is not zero.
+    mean: float32 [T]. matrix: float32 [T, T].
     """
-    source = table if statistics_of is None else statistics_of
-    rows = source[source.any(axis=1)].astype(np.float64)
-    if not len(rows):
-        raise ValueError("text_whitening: none of the items has a text vector")
-    mean = rows.mean(axis=0)
-    values, vectors = np.linalg.eigh((rows - mean).T @ (rows - mean) / len(rows))
-    values = np.maximum(values, 0)
-    scale = (values + max(ridge * values.mean(), 1e-12)) ** -0.5
-    matrix = (vectors * scale) @ vectors.T
-    real = table.any(axis=1)
-    white = np.zeros(table.shape, dtype=np.float32)
-    white[real] = (table[real] - mean.astype(np.float32)) @ matrix.astype(np.float32)
-    white[real] /= np.maximum(np.linalg.norm(white[real], axis=1, keepdims=True), 1e-12)
-    return white
+
+    mean: np.ndarray
+    matrix: np.ndarray
+
+    @classmethod
+    def of(cls, table: np.ndarray, ridge: float) -> "Whitening":
+        """By the statistics of float32 [M, T].
+
+        Raises:
+            ValueError: no row that is not zero.
+        """
+        rows = table[table.any(axis=1)].astype(np.float64)
+        if not len(rows):
+            raise ValueError("text_whitening: none of the items has a text vector")
+        mean = rows.mean(axis=0)
+        values, vectors = np.linalg.eigh((rows - mean).T @ (rows - mean) / len(rows))
+        values = np.maximum(values, 0)
+        scale = (values + max(ridge * values.mean(), 1e-12)) ** -0.5
+        return cls(mean.astype(np.float32), ((vectors * scale) @ vectors.T).astype(np.float32))
+
+    def __call__(self, table: np.ndarray) -> np.ndarray:
+        """float32 [M, T] -> float32 [M, T]."""
+        real = table.any(axis=1)
+        white = np.zeros(table.shape, dtype=np.float32)
+        white[real] = (table[real] - self.mean) @ self.matrix
+        white[real] /= np.maximum(np.linalg.norm(white[real], axis=1, keepdims=True), 1e-12)
+        return white

@@ -10,6 +10,25 @@ from .results import ResultRow, environment
 from .tables import result_tables
 
 TAGS = ["retr", "recommendation", "sequential-recommendation"]
+_USE_FINE_TUNED = """from transformers import pipeline
+
+recommend = pipeline("sequential-recommendation", model="THIS_FOLDER", trust_remote_code=True)
+recommend({"history": ["ITEM_ID", "ITEM_ID"]}, top_k=10)  # items with titles and scores, and the pathway
+
+# the network alone; AutoModelForSequenceClassification scores all items, AutoProcessor holds the catalogue
+from transformers import AutoModel
+
+body = AutoModel.from_pretrained("THIS_FOLDER", trust_remote_code=True)"""
+_USE_PRE_TRAINED = """from retr_hf import Recommender
+
+# zero-shot: any catalogue that was embedded by the same encoder
+recommender = Recommender.from_pretrained("THIS_FOLDER", catalog="PREPARED_DOMAIN")
+print(recommender.recommend(["ITEM_ID", "ITEM_ID"], k=10))
+
+# the network alone, with or without retr_hf installed; AutoModelForPreTraining goes on pre-training
+from transformers import AutoModel
+
+body = AutoModel.from_pretrained("THIS_FOLDER", trust_remote_code=True)"""
 
 
 def write_model_card(
@@ -69,17 +88,11 @@ def write_model_card(
             f"Mean validation {validation['metric']} over the sources: {validation['best']:.4f} at step "
             f"{validation['best_step']} (next item, full ranking).",
         ]
-    use = (
-        "from retr_hf import Recommender\n\nrecommender = Recommender.from_pretrained(FOLDER)\n"
-        "print(recommender.recommend([ITEM_ID, ITEM_ID], k=10))"
-        if target
-        else "from retr_hf import Recommender\n\n"
-        "recommender = Recommender.from_pretrained(FOLDER, catalog=PREPARED_DOMAIN)  # zero-shot\n"
-        "print(recommender.recommend([ITEM_ID, ITEM_ID], k=10))"
-    )
+    use = _USE_FINE_TUNED if target else _USE_PRE_TRAINED
     lines += [
         "## Use",
         f"```python\n{use}\n```",
+        "Item ids, texts and vectors are in `items.parquet` and `item_embeddings.safetensors`." if target else "",
         "## Made with",
         f"The recipe is in `recipe.yaml`, the log in `log.jsonl`. Commit {made['commit'] or 'unknown'}, "
         + ", ".join(f"{name} {number}" for name, number in made["versions"].items() if number)

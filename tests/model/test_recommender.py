@@ -8,8 +8,8 @@ from retr_hf.model.configuration_retr import RetrConfig
 from retr_hf.model.item_catalog import ItemCatalog
 from retr_hf.model.modeling_retr import RetrForSequentialRecommendation
 from retr_hf.model.processing_retr import RetrProcessor
-from retr_hf.pipeline import Recommender
-from retr_hf.recommendation import Recommendation
+from retr_hf.model.recommendation import Recommendation
+from retr_hf.model.recommender import Recommender
 
 IDS = [f"item-{number}" for number in range(12)]
 

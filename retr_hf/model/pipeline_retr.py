@@ -1,0 +1,87 @@
+"""``pipeline("sequential-recommendation", model=FOLDER)``: a Recommender as transformers' users call it."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict
+from itertools import islice
+
+from transformers import AutoModelForSequenceClassification
+from transformers.pipelines import PIPELINE_REGISTRY, Pipeline
+
+from .hub import TASK, installed
+from .recommendation import Recommendation
+from .recommender import Recommender
+
+CALL_ARGUMENTS = ("top_k", "exclude_seen", "candidates", "pathway")
+
+
+class SequentialRecommendationPipeline(Pipeline):
+    """Histories in, next items and the pathway behind them out.
+
+    ``pipe({"history": ["id", ...]}, top_k=10)`` gives ``{"items": [{"item_id", "title", "score"}, ...], "pathway":
+    [{"item_id", "title", "kept", "keep_probabilities"}, ...]}``, items best first, behaviours oldest first, ``kept``
+    and α a value a block. A list of such dicts, a generator or a dataset gives as many answers; ``batch_size``
+    histories go through the model at once.
+
+    Args (of the pipeline, or of a call):
+        top_k, exclude_seen, pathway, candidates: as ``Recommender.recommend``'s k and the others.
+
+    Raises:
+        ValueError: no processor; an input that is no dict with a history; what ``Recommender.recommend`` refuses.
+    """
+
+    _load_processor = True
+    _load_tokenizer = _load_feature_extractor = _load_image_processor = _load_video_processor = False
+
+    def __init__(self, model, processor=None, **kwargs):
+        if processor is None:
+            raise ValueError(
+                "expected the catalogue of the model: pass processor=RetrProcessor.from_pretrained(FOLDER)"
+            )
+        super().__init__(model=model, processor=processor, **kwargs)
+        self.recommender = Recommender(self.model, processor)
+
+    def save_pretrained(self, save_directory, **kwargs):
+        """Writes model, catalogue, code and card; see ``Recommender.save_pretrained``."""
+        self.recommender.save_pretrained(save_directory, **kwargs)
+
+    def _sanitize_parameters(self, **kwargs):
+        unknown = sorted(set(kwargs) - set(CALL_ARGUMENTS))
+        if unknown:
+            raise ValueError(f"{unknown[0]}: expected one of {', '.join(CALL_ARGUMENTS)}, batch_size, num_workers")
+        if "top_k" in kwargs:
+            kwargs["k"] = kwargs.pop("top_k")
+        return {}, kwargs, {}
+
+    def preprocess(self, input_):
+        """{"history": [...]} -> its history."""
+        if not isinstance(input_, Mapping) or set(input_) != {"history"}:
+            came = (
+                f"a dict of {sorted(input_)}" if isinstance(input_, Mapping) else f"{type(input_).__name__} {input_!r}"
+            )
+            raise ValueError(f'expected {{"history": [item ids, oldest first]}}, got {came}')
+        return {"history": list(input_["history"])}
+
+    def _forward(self, inputs, **arguments):
+        return self.recommender.recommend(inputs["history"], **arguments)
+
+    def postprocess(self, answer: Recommendation) -> dict:
+        """A Recommendation as plain dicts and lists."""
+        return asdict(answer)
+
+    def get_iterator(
+        self, inputs: Iterable[dict], num_workers, batch_size, preprocess_params, forward_params, postprocess_params
+    ) -> Iterator[dict]:
+        """Histories are ragged, so a batch is padded by the processor and not by a tokenizer."""
+        inputs = iter(inputs)
+        while batch := [self.preprocess(each)["history"] for each in islice(inputs, batch_size)]:
+            yield from map(self.postprocess, self.forward({"history": batch}, **forward_params))
+
+
+if installed():
+    PIPELINE_REGISTRY.supported_tasks.pop(TASK, None)  # registered already, if the module was imported anew
+    PIPELINE_REGISTRY.register_pipeline(
+        TASK,
+        pipeline_class=SequentialRecommendationPipeline,
+        pt_model=(AutoModelForSequenceClassification,),
+        type="text",
+    )

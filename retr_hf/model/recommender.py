@@ -1,0 +1,188 @@
+"""Recommender: a model folder in, titles, scores and the pathway behind them out."""
+
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from transformers.utils import PushToHubMixin
+
+from .hub import TASK, local_folder
+from .modeling_retr import RetrForSequentialRecommendation
+from .processing_retr import RetrProcessor, check_catalog
+from .recommendation import Recommendation, recommendations
+from .session_retr import RecommenderSession
+from .text_whitening import text_table
+
+CARD_FILE = "README.md"
+
+
+def open_model(folder: str | Path, **hub_arguments) -> RetrForSequentialRecommendation:
+    """A recommendation head from a model folder or a repository of the Hub, all its weights in it.
+
+    hub_arguments: see ``hub.local_folder``.
+
+    Raises:
+        ValueError: no model folder, or one whose weights are not all there.
+    """
+    folder = local_folder(folder, **hub_arguments)
+    if not (folder / "config.json").is_file():
+        raise ValueError(f"{folder}: expected a model folder, but it has no config.json; scripts/finetune.py makes one")
+    model, loading = RetrForSequentialRecommendation.from_pretrained(folder, output_loading_info=True)
+    if loading["missing_keys"] or loading["unexpected_keys"]:
+        wrong = sorted([*loading["missing_keys"], *loading["unexpected_keys"]])
+        raise ValueError(f"{folder}: its weights do not fit its config.json: {wrong[:5]}")
+    return model
+
+
+class Recommender(PushToHubMixin):
+    """Serves a model and its catalogue; items are encoded once.
+
+    Args:
+        model: the recommendation head.
+        processor: its catalogue. Another catalogue embedded by the same encoder makes a text model a zero-shot one.
+
+    Raises:
+        ValueError: the model cannot read the catalogue, or reads times, which histories of item ids do not tell.
+    """
+
+    def __init__(self, model: RetrForSequentialRecommendation, processor: RetrProcessor):
+        check_catalog(model.config, processor.catalog)
+        if model.config.reads_times:
+            raise ValueError(
+                f'attention="{model.config.attention}" reads when each event was, and a history of item ids does not '
+                "say: call the model itself with times=, or serve one with another attention"
+            )
+        self.model, self.processor = model.eval(), processor
+        self.card: Path | None = None
+        self._encode_items()
+
+    def _encode_items(self) -> None:
+        text = text_table(self.model.config, self.processor.catalog)
+        self.item_embeddings = self.model.encode_catalog(text)  # [num_items + 1, ·]
+
+    @classmethod
+    def from_pretrained(
+        cls, folder: str | Path, catalog: str | Path | None = None, unknown_items: str | None = None, **hub_arguments
+    ) -> "Recommender":
+        """Opens a model folder, or a repository of the Hub.
+
+        Args:
+            catalog: another folder or repository to take the items from.
+            unknown_items: policy of the processor; None is the one saved with it.
+            hub_arguments: ``revision``, ``token``, ``cache_dir``, ``local_files_only``, ``force_download``.
+        """
+        folder = local_folder(folder, **hub_arguments)
+        model = open_model(folder)
+        settings = {} if unknown_items is None else {"unknown_items": unknown_items}
+        if catalog is not None:
+            settings |= {"max_length": model.config.max_position_embeddings}
+            settings |= {"text_whitening": model.config.text_whitening}
+        recommender = cls(model, RetrProcessor.from_pretrained(catalog or folder, **settings))
+        card = folder / CARD_FILE
+        recommender.card = card if card.is_file() else None
+        return recommender
+
+    def save_pretrained(self, save_directory: str | Path, push_to_hub: bool = False, **kwargs) -> None:
+        """Writes weights, config, code, catalogue and card: what ``from_pretrained``, transformers' Auto classes and
+        ``pipeline`` open, with or without this package.
+
+        The card is that of the folder it came from, else a few lines saying how to use it.
+        push_to_hub: also to the Hub; kwargs as of ``push_to_hub``, which is the plainer call.
+        """
+        folder = Path(save_directory)
+        self.model.save_pretrained(folder)
+        self.processor.save_pretrained(folder)
+        if self.card is None:
+            (folder / CARD_FILE).write_text(_CARD, "utf-8")
+        elif self.card.resolve() != (folder / CARD_FILE).resolve():
+            shutil.copyfile(self.card, folder / CARD_FILE)
+        if push_to_hub:
+            self.push_to_hub(kwargs.pop("repo_id", folder.name), **kwargs)
+
+    def add_items(self, items: Mapping[str, str]) -> None:
+        """New items, raw id -> text, recommended from now on, without training.
+
+        Their texts are embedded by the catalogue's own encoder. Under ``text+id`` their id vector is zero. Where texts
+        are whitened, the catalogue's statistics, and so all vectors, follow the new items.
+
+        Raises:
+            ValueError: a model of ids alone; ids that are there already; see ``RetrProcessor.read``.
+        """
+        if not self.model.config.uses_text:
+            raise ValueError('item_features="id": a new item needs training; use a model that reads text')
+        self.processor.add_items(items)
+        self.model.add_items(len(items), self.processor.catalog.hash)
+        self._encode_items()
+
+    @torch.no_grad()
+    def recommend(
+        self,
+        history: Sequence[str] | Sequence[Sequence[str]],
+        k: int = 10,
+        exclude_seen: bool = True,
+        pathway: bool = True,
+        candidates: Sequence[str] | None = None,
+    ) -> Recommendation | list[Recommendation]:
+        """The k best next items of one history, or of each of a batch.
+
+        Args:
+            history: raw item ids (under ``unknown_items="text"`` also texts), oldest first; or a list of such lists.
+            k: how many items, at most those that remain.
+            exclude_seen: leave the items of the whole history out.
+            pathway: tell it too; of many long histories it takes time.
+            candidates: raw ids, the only items that may come; None means the whole catalogue.
+
+        Raises:
+            ValueError: k < 1, a history the processor refuses, candidates that are not in the catalogue.
+        """
+        single = isinstance(history, str) or not len(history) or not isinstance(history[0], (list, tuple))
+        rows, texts = self.processor.rows([history] if single else history)
+        batch = self.processor.pad(rows)
+        if texts:
+            batch["new_text_embeddings"] = torch.from_numpy(self.processor.read(texts))
+        batch = batch.to(self.item_embeddings.device)
+        outputs = self.model(**batch, item_embeddings=self.item_embeddings, output_routes=pathway)
+        windows = [each[-self.processor.max_length :] for each in rows]
+        seen = rows if exclude_seen else None
+        shown = outputs.routes, outputs.keep_probabilities
+        chosen = None if candidates is None else self._candidate_rows(candidates)
+        answers = recommendations(self.processor, outputs.logits, k, windows, seen, *shown, chosen, texts)
+        return answers[0] if single else answers
+
+    def _candidate_rows(self, candidates: Sequence[str]) -> np.ndarray:
+        rows = self.processor.catalog.index_of(list(candidates))
+        if not len(rows) or (rows == 0).any():
+            unknown = [item for item, row in zip(candidates, rows, strict=True) if not row]
+            raise ValueError(f"candidates: expected ids of the catalogue, got {unknown[:3] or 'none'}")
+        return rows
+
+    def session(self, histories: Sequence[Sequence[str]]) -> RecommenderSession:
+        """Users whose histories grow while they are served, numbered as in ``histories``; see ``RecommenderSession``.
+
+        histories: raw item ids of each user, oldest first; an empty list is a user who has done nothing yet.
+
+        Raises:
+            ValueError: no users, a history the processor refuses, or a model that reads the future or draws at random.
+        """
+        return RecommenderSession(self, histories)
+
+
+_CARD = f"""---
+library_name: transformers
+tags:
+- retr
+- recommendation
+- {TASK}
+---
+
+A RETR sequential recommender with its item catalogue. What it was trained on was not written down.
+
+```python
+from transformers import pipeline
+
+recommend = pipeline("{TASK}", model="THIS_REPOSITORY", trust_remote_code=True)
+recommend({{"history": ["ITEM_ID", "ITEM_ID"]}}, top_k=10)
+```
+"""
