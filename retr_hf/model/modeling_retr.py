@@ -163,7 +163,8 @@ class RetrForPreTraining(RetrHead):
         sequence_ends: [S] flat position (row * N + column) of the last item of each of the S histories.
         times: [B, N] seconds, for attentions that read them.
         view_*: the same histories, augmented; [B', N'], and view_sequence_ends [S] in the same order.
-        num_items_in_batch, num_sequences_in_batch: targets and histories of the global batch (None: of this call).
+        num_items_in_batch, num_sequences_in_batch: targets and histories of the global batch (None: of this call). With
+            the first alone the sequence-sequence term is this call's mean, weighted by its share of the targets.
 
         Raises:
             ValueError: labels or table_item_ids are missing.
@@ -207,6 +208,8 @@ class RetrForPreTraining(RetrHead):
             next_items = labels.flatten()[sequence_ends]
             next_ids = torch.where(next_items < 0, 0, table_item_ids[next_items.clamp(min=0)])
             term = self._contrast(states, views, next_ids, num_sequences_in_batch)
+            if num_sequences_in_batch is None:  # Trainer counts targets alone
+                term = _own_share(term, len(targets), num_items_in_batch)
             loss = loss + self.config.sequence_loss_weight * term
         # The attentions' terms of the view are left out: the view is there for the contrast, and those are of weights.
         return RetrOutput(
@@ -229,11 +232,11 @@ class RetrForPreTraining(RetrHead):
         return in_batch_contrastive_loss(queries, all_keys, ids, all_ids, positives, count, self.config.unisrec_compat)
 
 
-def _own_share(auxiliary_loss, targets: int, num_items_in_batch) -> torch.Tensor | float:
-    """The attentions' own terms, means over a call, weighted by the call's share of the targets of the global batch."""
-    if auxiliary_loss is None or num_items_in_batch is None:
-        return 0.0 if auxiliary_loss is None else auxiliary_loss
-    return auxiliary_loss * (targets / num_items_in_batch)
+def _own_share(term, targets: int, num_items_in_batch) -> torch.Tensor | float:
+    """A term that is a mean over a call (the attentions' own), weighted by its share of the global batch's targets."""
+    if term is None or num_items_in_batch is None:
+        return 0.0 if term is None else term
+    return term * (targets / num_items_in_batch)
 
 
 # Names the classes for transformers' Auto classes; a copy of this file on the Hub is named by its config instead.

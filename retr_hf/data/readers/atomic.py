@@ -57,15 +57,19 @@ def read_atomic(folder: str | Path, dataset: str | None = None) -> RawDomain:
 
     optional = {suffix: folder / f"{dataset}.{suffix}" for suffix in ("text", "item2index", "user2index")}
     there = {suffix: path for suffix, path in optional.items() if path.is_file()}
-    items = _read_text(there["text"]) if "text" in there else pl.DataFrame(schema={ITEM_ID: pl.String, TEXT: pl.String})
+    items = (
+        read_item_texts(there["text"])
+        if "text" in there
+        else pl.DataFrame(schema={ITEM_ID: pl.String, TEXT: pl.String})
+    )
     if "item2index" in there:
-        names = _read_index(there["item2index"])
+        names = read_index(there["item2index"])
         known = pl.element().replace_strict(names["index"], names["raw"], default=None)
         sequences = sequences.with_columns(pl.col(ITEM_IDS).list.eval(known))
         _check_known(there["item2index"], sequences[ITEM_IDS].explode(), names.height)
         items = names.select(pl.col("raw").alias(ITEM_ID)).join(items, on=ITEM_ID, how="left", maintain_order="left")
     if "user2index" in there:
-        names = _read_index(there["user2index"])
+        names = read_index(there["user2index"])
         sequences = sequences.with_columns(pl.col(USER_ID).replace_strict(names["index"], names["raw"], default=None))
         _check_known(there["user2index"], sequences[USER_ID], names.height)
     return RawDomain(
@@ -118,14 +122,16 @@ def _read_inter(path: Path) -> pl.DataFrame:
     return table.with_columns(pl.col(_HISTORY).fill_null("").str.extract_all(r"\S+"))
 
 
-def _read_text(path: Path) -> pl.DataFrame:
+def read_item_texts(path: Path) -> pl.DataFrame:
+    """item_id: String, text: String, of an ``X.text``; raises DataError as ``read_atomic``."""
     items = _read(path, [ITEM_ID, TEXT])
     _check_unique(path, items[ITEM_ID], "item")
     return items
 
 
-def _read_index(path: Path) -> pl.DataFrame:
-    """raw: String, index: String, in the order of the index, which runs from 0."""
+def read_index(path: Path) -> pl.DataFrame:
+    """raw: String, index: String of an ``X.item2index``, in the order of the index, which runs from 0; raises DataError
+    as ``read_atomic``."""
     table = _read(path, ["raw", "index"], has_header=False)
     _check_unique(path, table["raw"], "raw id")
     position = table["index"].cast(pl.Int64, strict=False)

@@ -1,0 +1,1 @@
+"""Other toolkits' checkpoints as model folders; what the scripts that convert share."""

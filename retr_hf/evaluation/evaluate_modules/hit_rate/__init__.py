@@ -1,0 +1,1 @@
+"""HR@k for ``evaluate.load``."""

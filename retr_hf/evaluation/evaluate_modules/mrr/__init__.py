@@ -1,0 +1,1 @@
+"""MRR for ``evaluate.load``."""

@@ -1,0 +1,1 @@
+"""NDCG@k for ``evaluate.load``."""
