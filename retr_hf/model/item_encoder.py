@@ -44,8 +44,10 @@ class MixtureOfExpertsAdaptor(nn.Module):
         gates = logits.softmax(dim=-1)
         projected = self.experts(self.dropout(text_embeddings))
         projected = projected.unflatten(-1, (self.num_experts, self.hidden_size))  # [M, E, d], x W_e
-        weight = self.experts.weight.view(self.num_experts, self.hidden_size, -1)
-        folded = torch.einsum("et,edt->ed", self.centers, weight)  # b_e W_e
+        # Through the module and not its weight, which an adapter adds to and a quantised layer does not have. Of every
+        # centre with every expert, [E, E, d], the diagonal is wanted: as much work as E more items.
+        folded = self.experts(self.centers).unflatten(-1, (self.num_experts, self.hidden_size))
+        folded = folded.diagonal().T  # b_e W_e, [E, d]
         return torch.einsum("me,med->md", gates, projected) - gates @ folded
 
     @torch.no_grad()

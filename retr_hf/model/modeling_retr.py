@@ -7,11 +7,11 @@ What ``input_ids``, the item table and packed rows are is told at the top of bod
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from transformers import AutoConfig, AutoModel, AutoModelForPreTraining, AutoModelForSequenceClassification
-from transformers.utils import ModelOutput, can_return_tuple
+from transformers.processing_utils import Unpack
+from transformers.utils import TransformersKwargs, can_return_tuple
 
 from .antithetic import antithetic
 from .body_retr import RetrModel, RetrPreTrainedModel, last_places
@@ -21,31 +21,9 @@ from .hub import installed
 from .losses import in_batch_contrastive_loss, softmax_loss
 from .negatives_across_processes import gather_rows, unique_across_processes
 from .objectives import recommendation_loss
+from .outputs import RetrOutput
 
 __all__ = ["RetrForPreTraining", "RetrForSequentialRecommendation", "RetrModel", "RetrOutput", "RetrPreTrainedModel"]
-
-
-@dataclass
-class RetrOutput(ModelOutput):
-    """Output of both heads; the fields of ``RetrModelOutput`` behind ``loss`` and ``logits``.
-
-    loss: scalar, given ``labels``.
-    data_loss: the same without the attentions' own terms.
-    logits: [B, M] scores of the item table after the last item of each row, padding row at -inf. Left out (None) in
-        training, where the loss reads other positions, of rows that hold several histories (``encode_users`` with
-        ``sequence_ends`` reads those), and by the pre-training head.
-    """
-
-    loss: torch.FloatTensor | None = None
-    logits: torch.FloatTensor | None = None
-    last_hidden_state: torch.FloatTensor | None = None
-    hidden_states: tuple[torch.FloatTensor, ...] | None = None
-    attentions: tuple[torch.FloatTensor, ...] | None = None
-    routes: tuple[torch.FloatTensor, ...] | None = None
-    keep_probabilities: tuple[torch.FloatTensor, ...] | None = None
-    omegas: tuple[torch.FloatTensor, ...] | None = None
-    item_embeddings: torch.FloatTensor | None = None
-    data_loss: torch.FloatTensor | None = None
 
 
 class RetrForSequentialRecommendation(RetrHead):
@@ -68,7 +46,7 @@ class RetrForSequentialRecommendation(RetrHead):
         item_counts: torch.Tensor | None = None,
         num_items_in_batch: int | torch.Tensor | None = None,
         new_text_embeddings: torch.FloatTensor | None = None,
-        **kwargs,
+        **kwargs: Unpack[TransformersKwargs],
     ) -> RetrOutput:
         """Scores the item table, or with ``labels`` computes the loss.
 
@@ -174,7 +152,7 @@ class RetrForPreTraining(RetrHead):
         view_times: torch.LongTensor | None = None,
         num_items_in_batch: int | torch.Tensor | None = None,
         num_sequences_in_batch: int | torch.Tensor | None = None,
-        **kwargs,
+        **kwargs: Unpack[TransformersKwargs],
     ) -> RetrOutput:
         """Contrastive loss of a batch of histories.
 

@@ -10,7 +10,7 @@ from torch._dynamo.utils import counters
 from retr_hf.data.collators import NextItemCollator
 from retr_hf.data.ragged import RaggedBatch, layout_named
 from retr_hf.model.configuration_retr import RetrConfig
-from retr_hf.model.modeling_retr import RetrForSequentialRecommendation
+from retr_hf.model.modeling_retr import RetrForSequentialRecommendation, RetrModel
 
 
 @pytest.mark.skipif(
@@ -42,3 +42,25 @@ def test_compiled_blocks_equal_plain_ones_in_every_shape():
                 torch.testing.assert_close(other.grad, weight.grad, atol=1e-5, rtol=1e-3, msg=name)
         graphs.append(counters["stats"]["unique_graphs"])
     assert graphs[-1] == graphs[1], f"graphs after each shape: {graphs}"
+
+
+@pytest.mark.parametrize("attention", ["full", "denoising", "local_global", "modulating"])
+def test_the_body_is_one_graph(attention):
+    """No branch and no shape of the body depends on what a tensor holds, sampled routes included."""
+    training = attention != "denoising"  # whose loss differentiates the block, which torch.compile does not trace
+    sizes = {"hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 16, "max_position_embeddings": 8}
+    still = {"hidden_dropout": 0.0, "attention_dropout": 0.0}  # under torch.compile dropout is torch's own
+    torch.manual_seed(0)
+    config = RetrConfig(attention=attention, item_features="id", vocab_size=21, router_init_keep=0.6, **sizes, **still)
+    model = RetrModel(config).train(training)
+    input_ids = torch.randint(1, 21, (4, 7))
+    mask = torch.ones_like(input_ids)
+    mask[0, 5:] = 0
+    inputs = {"input_ids": input_ids, "attention_mask": mask, "times": 40_000 * mask.cumsum(1), "output_routes": True}
+    torch._dynamo.reset()
+    torch.manual_seed(1)
+    wanted = model(**inputs)
+    torch.manual_seed(1)
+    got = torch.compile(model, fullgraph=True, backend="eager")(**inputs)
+    torch.testing.assert_close(got.last_hidden_state, wanted.last_hidden_state)
+    assert torch.equal(torch.stack(got.routes), torch.stack(wanted.routes))
