@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 from accelerate import Accelerator
@@ -24,6 +23,7 @@ from .errors import DataError, RecipeError, RetrError
 from .evaluation.histories import rank_histories, routings
 from .evaluation.metrics import metrics_from_ranks
 from .model.configuration_retr import RetrConfig
+from .model.hub import local_folder
 from .model.item_catalog import ItemCatalog
 from .report.results import ResultRow, environment
 from .training.recipe import Recipe, builds, describe_schema, load_recipe
@@ -117,7 +117,11 @@ def open_recipe(args: argparse.Namespace, task: str) -> Recipe:
         start = recipe.run.init
         if start is None:
             return builds("model", RetrConfig)(recipe)
-        missing = [name for name in ("config.json", RUN_FILE) if not (Path(start) / name).is_file()]
+        try:
+            start = local_folder(start)
+        except ValueError as error:
+            return [f"init: {error}"]
+        missing = [name for name in ("config.json", RUN_FILE) if not (start / name).is_file()]
         if missing:
             return [f"init: {start} has no {' and no '.join(missing)}; expected a folder that scripts/pretrain.py left"]
         problems = builds("model", partial(RetrConfig.from_pretrained, start))(recipe)

@@ -24,6 +24,7 @@ from retr_hf.data.domain import PreparedDomain, load_domain
 from retr_hf.errors import DataError
 from retr_hf.evaluation.histories import histories_of
 from retr_hf.evaluation.ranking import full_ranks, sampled_ranks
+from retr_hf.model.hub import local_folder
 from retr_hf.model.processing_retr import check_catalog
 from retr_hf.model.recommender import open_model
 from retr_hf.model.text_whitening import text_table
@@ -74,14 +75,14 @@ def main() -> None:
 
 def open_any(folder: str) -> PreTrainedModel:
     """RETR's recommendation head or, where the folder's config.json says so, RecGURU."""
-    config = Path(folder) / "config.json"
+    config = local_folder(folder) / "config.json"
     kind = json.loads(config.read_text(encoding="utf-8")).get("model_type") if config.is_file() else None
     return RecGuru.from_pretrained(folder) if kind == RecGuruConfig.model_type else open_model(folder)
 
 
 def about_model(args, domain: str) -> dict:
     """What the result row says of a model: its run's name, recipe and seed, and what else it was trained on."""
-    run_file = Path(args.model) / RUN_FILE
+    run_file = local_folder(args.model) / RUN_FILE
     ran = json.loads(run_file.read_text(encoding="utf-8")) if run_file.is_file() else {}
     # Fine-tuned on this very domain, its sources are those before; on another one, that one is a source too.
     before, trained_on = ran.get("sources"), ran.get("trained_on", [])

@@ -25,6 +25,7 @@ from retr_hf.data.training_sequences import TrainingSequences
 from retr_hf.errors import DataError
 from retr_hf.evaluation.metrics import metrics_from_ranks
 from retr_hf.model.configuration_retr import RetrConfig
+from retr_hf.model.hub import local_folder
 from retr_hf.model.item_catalog import ItemCatalog
 from retr_hf.model.modeling_retr import RetrForSequentialRecommendation
 from retr_hf.model.objectives import NEEDS_NEGATIVES
@@ -185,6 +186,7 @@ def build_model(recipe, catalog: ItemCatalog) -> tuple[RetrForSequentialRecommen
         stamp(config, catalog)
         return RetrForSequentialRecommendation(config), sources
 
+    start = local_folder(start)  # a repository of the Hub is in the cache since the recipe was checked
     config = RetrConfig.from_pretrained(start)
     check_catalog(config, catalog)
     if length > config.max_position_embeddings:
@@ -203,8 +205,7 @@ def build_model(recipe, catalog: ItemCatalog) -> tuple[RetrForSequentialRecommen
     if wrong:
         raise DataError(f"{start} is another architecture than the recipe's model section: {wrong[:5]}")
     model.cut_positions(length)
-    with open(f"{start}/{RUN_FILE}", encoding="utf-8") as file:
-        return model, json.load(file)["trained_on"]
+    return model, json.loads((start / RUN_FILE).read_text(encoding="utf-8"))["trained_on"]
 
 
 def stamp(config: RetrConfig, catalog: ItemCatalog) -> None:

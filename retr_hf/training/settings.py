@@ -26,10 +26,7 @@ class RunSettings:
     output: str = setting(help="the folder of the finished run; may hold {name}, {domain} and {seed}")
     seed: int = setting(0, help="seed of weights, order and sampling", min=0)
     init: str | None = setting(
-        None,
-        help="folder of a pre-trained model; null trains from scratch",
-        exists=True,
-        hint="scripts/pretrain.py makes one",
+        None, help="a pre-trained model: a folder, or a repository of the Hub; null trains from scratch"
     )
     results: str | None = setting(None, help="JSON lines file that a result row is added to; null writes none")
 

@@ -145,6 +145,18 @@ def test_the_whole_journey(world, tmp_path, monkeypatch, capsys):
     measured = {row.protocol: row.metrics for row in rows if row.domain == "camping"}
     assert {row.protocol: row.metrics for row in read_rows("again.jsonl")} == measured
 
+    # A repository of the Hub, here its cache as huggingface_hub lays it out, is a start as good as the folder.
+    repository, commit = tmp_path / "hub" / "models--me--tiny", "0" * 40
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs" / "main").write_text(commit)
+    (repository / "snapshots").mkdir()
+    (repository / "snapshots" / commit).symlink_to(tmp_path / "runs" / "tiny")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    script(monkeypatch, "finetune.py", finetune, "init=me/tiny", "output=runs/hub", "results=hub.jsonl",
+           f"data.domains=[{world / 'camping'}]")  # fmt: skip
+    assert {row.protocol: row.metrics for row in read_rows("hub.jsonl")} == measured
+    script(monkeypatch, "evaluate.py", "me/tiny", world / "pets", "--name", "zero-shot")
     script(monkeypatch, "evaluate.py", "runs/tiny", world / "pets", "--name", "zero-shot")
     script(monkeypatch, "evaluate.py", "--baseline", "popularity", world / "pets", world / "camping")
     script(monkeypatch, "evaluate.py", "--baseline", "text-similarity", world / "pets")
