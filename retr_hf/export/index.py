@@ -41,11 +41,13 @@ class ItemIndex:
                 (hnsw). None: a sixteenth of the lists, 128 candidates.
 
         Raises:
-            DataError: an unknown kind, no items, vectors that are not finite.
+            DataError: an unknown kind, an effort below 1, no items, vectors that are not finite.
             RetrError: faiss is not installed.
         """
         if kind not in KINDS:
             raise DataError(f"index {kind!r}: expected one of {', '.join(KINDS)}")
+        if effort is not None and effort < 1:
+            raise DataError(f"effort {effort}: expected at least 1")
         vectors = np.ascontiguousarray(vectors, dtype=np.float32)
         if vectors.ndim != 2 or not len(vectors) or not np.isfinite(vectors).all():
             raise DataError(f"vectors {list(vectors.shape)}: expected finite numbers [items, width], at least one item")
@@ -134,9 +136,11 @@ def recall(found: np.ndarray, exact: np.ndarray) -> float:
 def _each_once(rows: np.ndarray, added: np.ndarray | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The pairs of a query and an item of its history, each once and by query: both int64 [P], and what is added."""
     users, columns = np.nonzero(rows)
-    pairs, place = np.unique(np.stack([users, rows[users, columns]]), axis=1, return_inverse=True)
-    given = np.zeros(pairs.shape[1]) if added is None else np.bincount(place.ravel(), added[users, columns])
-    return pairs[0], pairs[1], given
+    base = int(rows.max()) + 1
+    pairs, place = np.unique(users * base + rows[users, columns], return_inverse=True)
+    given = np.zeros(len(pairs)) if added is None else np.bincount(place, added[users, columns])
+    # FAISS knows int64 by its C type, "long"; onnxruntime's is "long long", of the same size.
+    return *(part.astype(np.int64) for part in np.divmod(pairs, base)), given
 
 
 def _faiss():

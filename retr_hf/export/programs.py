@@ -32,7 +32,7 @@ def export_program(tower: UserTower | ItemTower) -> ExportedProgram:
     Where the exporting machine keeps its files is no part of it.
     """
     with torch.no_grad(), _quiet():
-        program = torch.export.export(tower, (), kwargs=tower.example(), dynamic_shapes=tower.dynamic_shapes)
+        program = torch.export.export(tower, (), kwargs=tower.example(), dynamic_shapes=tower.dynamic_shapes, strict=False)
     for node in program.graph.nodes:
         node.meta = {name: node.meta[name] for name in ("val", "tensor_meta") if name in node.meta}
     return program
@@ -137,15 +137,17 @@ def _arrays(tensors: dict[str, torch.Tensor]) -> dict[str, np.ndarray]:
 
 
 def _difference(pairs: list[tuple[dict[str, np.ndarray], dict[str, np.ndarray]]]) -> Difference:
-    """Of outputs (program, eager); a shape that differs, or a NaN, is an infinite one."""
+    """Of outputs (program, eager); another shape, another whole number or a NaN is an infinite one."""
     largest = scale = 0.0
     for ours, eager in pairs:
         if ours.keys() != eager.keys() or any(ours[name].shape != eager[name].shape for name in eager):
             return Difference(float("inf"), scale)
         for name, values in eager.items():
-            apart = np.abs(ours[name].astype(np.float64) - values).max()
-            largest = max(largest, float(np.nan_to_num(apart, nan=np.inf)))
-            scale = max(scale, float(np.abs(values).max()))
+            apart = float(np.abs(ours[name] - values).max())
+            if np.isnan(apart) or (values.dtype == np.int64 and apart):
+                return Difference(float("inf"), scale)
+            if values.dtype != np.int64:
+                largest, scale = max(largest, apart), max(scale, float(np.abs(values).max()))
     return Difference(largest, scale)
 
 
