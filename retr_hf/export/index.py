@@ -12,7 +12,7 @@ from ..errors import DataError, RetrError
 
 KINDS = ("auto", "flat", "ivf", "hnsw")
 FLAT_UP_TO = 50_000  # items; up to here a query of the exact index takes a few milliseconds
-HNSW_LINKS, HNSW_EFFORT = 32, 128
+HNSW_LINKS, HNSW_BUILD, HNSW_EFFORT = 32, 80, 128  # neighbours a node; candidates kept in building, in searching
 IVF_SHARE = 1 / 16  # of the lists are looked through
 
 
@@ -61,7 +61,7 @@ class ItemIndex:
         if kind == "ivf":
             settings.set_index_parameter(index, "nprobe", min(effort or max(1, round(lists * IVF_SHARE)), lists))
         elif kind == "hnsw":
-            settings.set_index_parameter(index, "efConstruction", 2 * HNSW_EFFORT)
+            settings.set_index_parameter(index, "efConstruction", HNSW_BUILD)
             settings.set_index_parameter(index, "efSearch", effort or HNSW_EFFORT)
         index.train(vectors)
         index.add_with_ids(vectors, np.arange(1, count + 1))

@@ -32,7 +32,9 @@ def export_program(tower: UserTower | ItemTower) -> ExportedProgram:
     Where the exporting machine keeps its files is no part of it.
     """
     with torch.no_grad(), _quiet():
-        program = torch.export.export(tower, (), kwargs=tower.example(), dynamic_shapes=tower.dynamic_shapes, strict=False)
+        program = torch.export.export(
+            tower, (), kwargs=tower.example(), dynamic_shapes=tower.dynamic_shapes, strict=False
+        )
     for node in program.graph.nodes:
         node.meta = {name: node.meta[name] for name in ("val", "tensor_meta") if name in node.meta}
     return program
