@@ -7,7 +7,7 @@ needed here, and they call themselves experimental.
 
 import logging
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -20,10 +20,19 @@ from ..errors import RetrError
 from ..model.body_retr import last_places
 from ..model.history_terms import recent_rows
 from ..model.modeling_retr import RetrForSequentialRecommendation
-from .runners import Program
+from .runners import SUFFIXES, Program
 from .towers import ItemTower, UserTower
 
 TOLERANCE = 1e-4  # of the largest number: float32 sums in another order stay a hundred times below it
+
+
+def programs_of(tower: UserTower | ItemTower, folder: Path, name: str, formats: Sequence[str]) -> Iterator[Path]:
+    """Writes a tower in each of ``formats`` ("onnx": ``name``.onnx, "torch": ``name``.pt2); their paths."""
+    program = export_program(tower)
+    for kind in formats:
+        path = folder / (name + SUFFIXES[kind])
+        write_onnx(program, path, tower.outputs) if kind == "onnx" else write_torch(program, path)
+        yield path
 
 
 def export_program(tower: UserTower | ItemTower) -> ExportedProgram:
@@ -166,17 +175,3 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         logger.setLevel(level)
-
-
-def programs_of(tower: UserTower | ItemTower, folder: Path, name: str, formats: tuple[str, ...]) -> Iterator[Path]:
-    """Writes ``name``.onnx and ``name``.pt2 of a tower, those of ``formats`` ("onnx", "torch"); their paths."""
-    program = export_program(tower)
-    writers: dict[str, tuple[str, Callable]] = {
-        "onnx": ("onnx", lambda path: write_onnx(program, path, tower.outputs)),
-        "torch": ("pt2", lambda path: write_torch(program, path)),
-    }
-    for kind in formats:
-        suffix, write = writers[kind]
-        path = folder / f"{name}.{suffix}"
-        write(path)
-        yield path

@@ -19,12 +19,11 @@ from safetensors.numpy import load_file
 from ..errors import DataError
 from ..model.item_catalog import ItemCatalog
 from .index import ItemIndex
-from .runners import open_program
+from .runners import SUFFIXES, open_program
 
 EXPORT_FORMAT = 1
 EXPORT_FILE, INDEX_FILE, TABLE_FILE = "export.json", "items.faiss", "item_table.safetensors"
 TABLE, USER_TOWER, ITEM_TOWER = "table", "user_tower", "item_tower"
-SUFFIXES = {"onnx": ".onnx", "torch": ".pt2"}
 
 
 class Retriever:
@@ -80,7 +79,8 @@ class Retriever:
         whole = [self._known(history) for history in histories]
         if not whole:
             return []
-        answer = self._program(**batch([each[-self.about["max_length"] :] for each in whole]), **self._items)
+        read = batch([each[-self.about["max_length"] :] for each in whole])
+        answer = self._program(**read, item_embeddings=self._table)
         if exclude_seen:
             rows, added = batch(whole)["input_ids"], None
         else:
@@ -90,10 +90,6 @@ class Retriever:
         return [
             [(*next(items), float(score)) for score in kept[row > 0]] for row, kept in zip(found, scores, strict=True)
         ]
-
-    @property
-    def _items(self) -> dict[str, np.ndarray]:
-        return {"item_embeddings": self._table}
 
     def _known(self, history: Sequence[str]) -> np.ndarray:
         if isinstance(history, str):

@@ -8,6 +8,7 @@ import numpy as np
 
 from ..errors import RetrError
 
+SUFFIXES = {"onnx": ".onnx", "torch": ".pt2"}
 Program: TypeAlias = Callable[..., dict[str, np.ndarray]]  # inputs by name -> outputs by name
 
 
@@ -19,7 +20,7 @@ def open_program(path: Path, threads: int | None = None) -> Program:
     Raises:
         RetrError: onnxruntime is not installed.
     """
-    return _torch(path) if path.suffix == ".pt2" else _onnx(path, threads)
+    return _torch(path) if path.suffix == SUFFIXES["torch"] else _onnx(path, threads)
 
 
 def _onnx(path: Path, threads: int | None) -> Program:

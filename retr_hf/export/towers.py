@@ -82,8 +82,10 @@ class UserTower(nn.Module):
     @property
     def dynamic_shapes(self) -> dict[str, dict[int, Dim]]:
         """B, N and M are free, N up to what the model reads."""
-        batch, length = Dim("batch"), Dim("length", max=self.head.config.max_position_embeddings)
-        rows = dict.fromkeys(("input_ids", "attention_mask", *self.reads), {0: batch, 1: length})
+        free, longest = {0: Dim("batch")}, self.head.config.max_position_embeddings
+        if longest > 1:
+            free[1] = Dim("length", max=longest)
+        rows = dict.fromkeys(("input_ids", "attention_mask", *self.reads), free)
         return rows | {"item_embeddings": {0: Dim("items")}}
 
 
