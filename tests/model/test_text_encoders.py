@@ -7,7 +7,6 @@ from multiprocessing import active_children
 import numpy as np
 import pytest
 import torch
-from retr_hf.data.text_encoders import load_encoder
 from safetensors import safe_open
 from sentence_transformers import SentenceTransformer
 from tokenizers import Tokenizer
@@ -18,6 +17,7 @@ from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 from retr_hf.data.text_embeddings import PARTIAL_DIR, embed_catalog
 from retr_hf.errors import DataError
 from retr_hf.model.item_catalog import ItemCatalog
+from retr_hf.model.text_encoders import load_encoder
 
 WORDS = "oak elm red blue lamp chair table item".split()
 TEXTS = [" ".join(np.random.default_rng(number).choice(WORDS[:-1], number % 9 + 1)) for number in range(70)]
