@@ -146,13 +146,14 @@ def test_what_a_full_disk_raises_is_what_is_caught(tmp_path):
         Spool(tmp_path).write(tmp_path / "events.parquet", iter([frame]))
 
 
-def test_interrupted_spooling_leaves_nothing_that_passes_for_whole(tmp_path):
+def test_interrupted_spooling_leaves_nothing_that_passes_for_whole(tmp_path, monkeypatch):
+    monkeypatch.setattr("retr_hf.data.readers.spool._ROW_GROUP", 100)
     (tmp_path / "log.csv").write_bytes(b"".join(b"a,%d\n" % i for i in range(1000)))
     calls = []
 
     def interrupted(lines: bytes) -> pl.DataFrame:
         calls.append(len(lines))
-        if len(calls) == 5:
+        if len(calls) == 50:
             assert list(spool.folder.glob("*.part"))  # something is half written by now
             raise KeyboardInterrupt
         return PAIR(lines)
@@ -165,6 +166,20 @@ def test_interrupted_spooling_leaves_nothing_that_passes_for_whole(tmp_path):
             finally:
                 assert not (spool.folder / "events.parquet").exists()
     assert os.listdir(tmp_path) == ["log.csv"]
+
+
+def test_a_line_that_begins_like_an_archive_is_a_dirty_line(tmp_path):
+    rows, dirt = spooled(tmp_path, b"a,1\n\x1f\x8b\x08\x00,2\nb,3\nc,4\nx^,5\nx\x01,6\n")
+    assert rows[:4] == [("a", 1), ("b", 3), ("c", 4), ("x^", 5)] and sum(dirt.counts.values()) == 6 - len(rows)
+
+
+def test_small_files_share_a_row_group(tmp_path):
+    paths = [tmp_path / f"{n}.csv" for n in range(20)]
+    for n, path in enumerate(paths):
+        path.write_text(f"u,{n}\n")
+    frame = Spool(tmp_path).lines("events", paths, PAIR, what="user,n")
+    assert frame.collect()["n"].to_list() == list(range(20))
+    assert pq.ParquetFile(tmp_path / "events.parquet").num_row_groups == 1
 
 
 def test_memory_is_bounded_by_the_block(tmp_path):

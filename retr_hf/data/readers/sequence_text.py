@@ -82,7 +82,8 @@ def _items(attributes: Path, names: Path | None) -> pl.LazyFrame:
 def _object(path: Path) -> dict:
     try:
         found = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError) as error:
+        json.dumps(found, ensure_ascii=False).encode()  # lone surrogates are no text
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path}: expected a JSON object, but it cannot be read as one: {error}") from error
     if not isinstance(found, dict):
         raise DataError(f"{path}: expected a JSON object, got {type(found).__name__}")

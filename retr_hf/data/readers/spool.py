@@ -20,6 +20,7 @@ from .blocks import Block, read_blocks
 from .dirt import Dirt, shown
 
 Parse = Callable[[bytes], pl.DataFrame]  # lines -> one row a line; raises ValueError or a PolarsError if any is dirty
+_ROW_GROUP = 2**18  # rows
 _ENOUGH = 10_000  # dirty lines after which a file that is mostly dirt is given up
 
 
@@ -75,11 +76,11 @@ class Spool:
         return pl.scan_parquet(target)
 
     def write(self, target: Path, frames: Iterator[pl.DataFrame]) -> int:
-        """Writes frames of one schema as row groups; ``target`` appears when it is whole. Returns the rows."""
+        """Writes frames of one schema, small ones together; ``target`` appears when it is whole. Returns the rows."""
         partial, writer, rows = target.with_suffix(".part"), None, 0
         try:
             try:
-                for frame in frames:
+                for frame in _row_groups(frames):
                     table = frame.to_arrow()
                     writer = writer or pq.ParquetWriter(partial, table.schema, compression="lz4")
                     writer.write_table(table)
@@ -133,7 +134,8 @@ class Spool:
                     yield frame
                     continue
                 why = f"expected one record, got {frame.height}"
-            except (pl.exceptions.PolarsError, pl.exceptions.PanicException, ValueError) as error:
+            except (pl.exceptions.PolarsError, pl.exceptions.PanicException, ValueError, OSError) as error:
+                # OSError: polars unpacks what begins like an archive, be it a line
                 why = str(error).partition("\n")[0]
             if count > 1:
                 pending.extend(reversed(block.halves()))
@@ -141,6 +143,19 @@ class Spool:
                 line = text.rstrip(b"\n")
                 number = block.number + block.lines[: block.lines.index(line)].count(b"\n")  # empty lines before it
                 self.dirt.line(kind, path, number, line, why)
+
+
+def _row_groups(frames: Iterator[pl.DataFrame]) -> Iterator[pl.DataFrame]:
+    """Frames of at least _ROW_GROUP rows, but for the last: thousands of files make no thousands of row groups."""
+    waiting, rows = [], 0
+    for frame in frames:
+        waiting.append(frame)
+        rows += frame.height
+        if rows >= _ROW_GROUP:
+            yield pl.concat(waiting)
+            waiting, rows = [], 0
+    if waiting:
+        yield pl.concat(waiting)
 
 
 @contextmanager
