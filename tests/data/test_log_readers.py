@@ -1,7 +1,9 @@
 """Readers of the papers' raw files: each layout as published, and what is common to all of them."""
 
+import argparse
 import inspect
 import re
+from datetime import datetime
 
 import polars as pl
 import pytest
@@ -47,8 +49,6 @@ def test_every_reader_has_a_layout(layouts):
 
 @pytest.mark.parametrize("name", READERS)
 def test_help_says_where_the_files_come_from_and_the_terms(name):
-    import argparse
-
     told = about(name)
     assert "https://" in told or "http://" in told
     assert re.search(r"terms|research|CC BY|licence", told)
@@ -151,6 +151,7 @@ def test_attributes_that_are_none(tmp_path):
     for text, message in (
         ("[1]", "expected a JSON object, got list"),
         ("{", "cannot be read"),
+        ('{"\\ud800": []}', "cannot be read"),
         ('{"1": 5}', "a list of"),
     ):
         (tmp_path / "a.json").write_text(text)
@@ -166,7 +167,8 @@ def test_online_retail_as_xlsx(layouts, tmp_path):
     writer = pytest.importorskip("xlsxwriter")
     assert fastexcel and writer
     names = "InvoiceNo StockCode Description Quantity InvoiceDate UnitPrice CustomerID Country".split()
-    row = dict(zip(names, ["1", "a", "LAMP", "2", "2010-12-01 08:26:00", "1.5", "", "UK"], strict=True))
+    cells = [536365, "a", "LAMP, RED", 2, datetime(2010, 12, 1, 8, 26), 1.5, None, "UK"]  # typed, as in the release
+    row = dict(zip(names, cells, strict=True))
     pl.DataFrame([row]).write_excel(tmp_path / "o.xlsx")
     log = read_online_retail([tmp_path / "o.xlsx"], Spool(tmp_path))
-    assert domain_of_log(log, LogOptions()).sequences.rows() == [("1", ["a"], [1291191960])]
+    assert domain_of_log(log, LogOptions()).sequences.rows() == [("536365", ["a"], [1291191960])]
