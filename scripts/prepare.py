@@ -13,8 +13,16 @@
     python scripts/prepare.py tables --interactions sequences.parquet --items items.parquet --output data/games \\
         --k-core 0
 
-    # UniSRec / RecBole atomic files, with the authors' own split
+    # the raw files of the papers as published, a reader for each (see below, and READER --help)
+    python scripts/prepare.py amazon2018 --input Industrial_and_Scientific.csv --output data/scientific \\
+        --items meta_Industrial_and_Scientific.json.gz --with-metadata --duplicates identical
+
+    # downloaded first, where there is a public address
+    python scripts/prepare.py movielens --download raw --release 1m --output data/movielens-1m
+
+    # UniSRec / RecBole atomic files, with the authors' own split; and a prepared domain back to atomic files
     python scripts/prepare.py atomic downloads/Scientific --output data/scientific
+    python scripts/prepare.py to-atomic data/scientific --output unisrec/Scientific
 
     # ten small synthetic domains with a known answer, no download: five to pre-train on, five to transfer to
     python scripts/prepare.py synthetic --output data/synthetic
@@ -29,25 +37,31 @@ import signal
 import sys
 from pathlib import Path
 
+from retr_hf.data.atomic_export import STYLES, UNISREC, write_atomic
 from retr_hf.data.domain import load_domain
+from retr_hf.data.download import SOURCES, download
+from retr_hf.data.log_options import DUPLICATES, LogOptions, domain_of_log
 from retr_hf.data.prepare import write_domain
+from retr_hf.data.readers import known
 from retr_hf.data.readers.atomic import read_atomic
+from retr_hf.data.readers.spool import spool_beside
 from retr_hf.data.readers.tables import UNITS, read_tables
+from retr_hf.data.splits import FRACTIONS, LEAVE_ONE_OUT, WAYS
 from retr_hf.data.synthetic import write_world
 from retr_hf.errors import RetrError
+from retr_hf.report.dataset_statistics import statistics_table
 
 WORLD_SIZES = {
     "tiny": {"source_users": 150, "source_items": 60, "target_users": 60, "target_items": 60},  # a smoke test
     "small": {},  # the defaults of retr_hf.data.synthetic: the quickstart
     "medium": {"source_users": 5000, "source_items": 1500, "target_users": 1500, "target_items": 600},
 }
-TABLE = ("users", "items", "interactions", "mean_length", "median_length", "density", "train_rows", "test_rows")
 
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     as_written = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=as_written)
-    sources = parser.add_subparsers(dest="source", required=True, metavar="{tables,atomic,synthetic}")
+    sources = parser.add_subparsers(dest="source", required=True, metavar="SOURCE", title="sources")
 
     tables = sources.add_parser("tables", help="one table of interactions (or sequences) and one of items")
     tables.add_argument(
@@ -69,10 +83,6 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     tables.add_argument(
         "--whole-catalogue", action="store_true", help="keep items nobody touched, in the table's order"
     )
-    tables.add_argument(
-        "--k-core", type=_count, default=5, metavar="K",
-        help="drop users and items with fewer interactions until stable; 0 keeps all (default: 5)",
-    )  # fmt: skip
 
     atomic = sources.add_parser("atomic", help="UniSRec / RecBole atomic files, their split kept")
     atomic.add_argument("folder", type=Path, help="holds X.train.inter, X.valid.inter, X.test.inter, X.text, ...")
@@ -81,16 +91,46 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     synthetic = sources.add_parser("synthetic", help="ten domains of a world with a known answer")
     synthetic.add_argument("--size", choices=WORLD_SIZES, default="small", help="(default: small)")
 
-    for source in (tables, atomic, synthetic):
+    readers = {
+        name: sources.add_parser(
+            name, help=known.title(name), description=known.about(name), formatter_class=as_written
+        )
+        for name in known.READERS
+    }
+    for name, reader in readers.items():
+        _add_inputs(reader, name)
+        known.add_options(reader, name)
+        _add_log_options(reader)
+
+    for source in (tables, atomic, synthetic, *readers.values()):
         what = "folder to make the ten domains in" if source is synthetic else "folder to make"
         source.add_argument("--output", required=True, type=Path, metavar="DIR", help=what)
         source.add_argument("--seed", type=_count, default=0, help="of everything random (default: 0)")
         source.add_argument("--overwrite", action="store_true", help="replace a prepared domain, its embeddings too")
-    for source in (tables, atomic):
+    for source in (tables, atomic, *readers.values()):
         source.add_argument("--name", help="of the domain (default: the name of the output folder)")
         source.add_argument(
             "--num-negatives", type=_count, default=100, metavar="N", help="sampled candidates a user (default: 100)"
         )
+    for source in (tables, *readers.values()):
+        source.add_argument(
+            "--k-core", type=_count, default=5, metavar="K",
+            help="drop users and items with fewer interactions until stable; 0 keeps all (default: 5)",
+        )  # fmt: skip
+        source.add_argument(
+            "--split", choices=WAYS, default=LEAVE_ONE_OUT,
+            help="; ".join(f"{way}: {told}" for way, told in WAYS.items()) + f" (default: {LEAVE_ONE_OUT})",
+        )  # fmt: skip
+        source.add_argument(
+            "--fractions", nargs=3, type=float, default=FRACTIONS, metavar="F",
+            help="of train, validation, test, for the other splits (default: 0.8 0.1 0.1)",
+        )  # fmt: skip
+
+    back = sources.add_parser("to-atomic", help="a prepared domain as atomic files of UniSRec or RecBole")
+    back.add_argument("domain", type=Path, help="the folder of a prepared domain")
+    back.add_argument("--output", required=True, type=Path, metavar="DIR", help="folder to make")
+    back.add_argument("--dataset", metavar="X", help="what the files begin with (default: the name of the folder)")
+    back.add_argument("--style", choices=STYLES, default=UNISREC, help=f"{STYLES} (default: {UNISREC})")
     return parser.parse_args(argv)
 
 
@@ -108,8 +148,26 @@ def prepare(arguments: argparse.Namespace) -> list[Path]:
             timestamp_unit=arguments.timestamp_unit,
             whole_catalogue=arguments.whole_catalogue,
         )
-    else:
-        raw = read_atomic(arguments.folder, arguments.dataset)
+        return _write(raw, arguments)
+    if arguments.source == "atomic":
+        return _write(read_atomic(arguments.folder, arguments.dataset), arguments)
+    inputs = arguments.input
+    if arguments.download:
+        fetched, items = download(arguments.source, arguments.download, arguments.release)
+        inputs = inputs or [fetched]
+        if items and not arguments.items:
+            arguments.items = items
+    with spool_beside(arguments.output, arguments.strict) as spool:
+        log = known.read_log(arguments.source, inputs, spool, arguments)
+        for sample in log.samples.values():
+            print(f"dropped, for example: {sample}", file=sys.stderr)
+        options = LogOptions(
+            arguments.min_rating, arguments.since, arguments.until, arguments.with_metadata, arguments.duplicates
+        )
+        return _write(domain_of_log(log, options), arguments)
+
+
+def _write(raw, arguments: argparse.Namespace) -> list[Path]:
     written = write_domain(
         raw,
         arguments.output,
@@ -117,6 +175,8 @@ def prepare(arguments: argparse.Namespace) -> list[Path]:
         k_core=getattr(arguments, "k_core", 0),
         seed=arguments.seed,
         num_negatives=arguments.num_negatives,
+        split=getattr(arguments, "split", LEAVE_ONE_OUT),
+        fractions=getattr(arguments, "fractions", FRACTIONS),
         overwrite=arguments.overwrite,
     )
     if not written:
@@ -125,22 +185,15 @@ def prepare(arguments: argparse.Namespace) -> list[Path]:
 
 
 def report(folders: list[Path]) -> str:
-    """The statistics of the domains as a table, then what was dropped."""
+    """The statistics of the domains as a table, published ones beside them, then what was dropped."""
     domains = [load_domain(folder) for folder in folders]
-    rows = [("domain", *(column.replace("_", " ") for column in TABLE))]
-    rows += [(domain.name, *(f"{domain.statistics[column]:,}" for column in TABLE)) for domain in domains]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = [
-        "  ".join(
-            cell.rjust(width) if place else cell.ljust(width)
-            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
-        )
-        for row in rows
-    ]
+    lines = [statistics_table({domain.name: domain.statistics for domain in domains})]
     for domain in domains:
         lines += [
             f"{domain.name}: {count:,} {what.replace('_', ' ')}" for what, count in domain.provenance["dropped"].items()
         ]
+        if leaking := domain.statistics.get("leaking_train_events"):
+            lines.append(f"{domain.name}: {leaking:,} training interactions are not before the first target")
     return "\n".join(lines)
 
 
@@ -148,6 +201,11 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parse_arguments(argv)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # unwinds, so that the unfinished folder is removed
     try:
+        if arguments.source == "to-atomic":
+            dataset = arguments.dataset or arguments.output.resolve().name
+            write_atomic(load_domain(arguments.domain), arguments.output, dataset, arguments.style)
+            print(f"{arguments.output}: {', '.join(sorted(path.name for path in arguments.output.iterdir()))}")
+            return 0
         folders = prepare(arguments)
     except (RetrError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
@@ -157,6 +215,32 @@ def main(argv: list[str] | None = None) -> int:
         return 130
     print(report(folders))
     return 0
+
+
+def _add_inputs(parser: argparse.ArgumentParser, name: str) -> None:
+    downloadable = name in SOURCES
+    either = parser.add_mutually_exclusive_group(required=True)
+    either.add_argument("--input", nargs="+", type=Path, metavar="PATH", help=known.inputs_help(name))
+    parser.set_defaults(download=None, release=None)
+    if downloadable:
+        source = SOURCES[name]
+        either.add_argument("--download", type=Path, metavar="DIR", help=f"fetch the files to DIR from {source.inputs}")
+        releases = ", ".join(source.releases) or "a category, such as Industrial_and_Scientific"
+        parser.add_argument("--release", metavar="NAME", help=f"what to download: {releases}")
+
+
+def _add_log_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--min-rating", type=float, metavar="R", help="drop lower ratings (default: every rating is an interaction)"
+    )
+    parser.add_argument("--since", metavar="DATE", help="drop what is earlier than YYYY-MM-DD (UTC)")
+    parser.add_argument("--until", metavar="DATE", help="drop what is not earlier than YYYY-MM-DD (UTC)")
+    parser.add_argument("--with-metadata", action="store_true", help="drop items that are not in the item table")
+    parser.add_argument(
+        "--duplicates", choices=DUPLICATES, default="all",
+        help="; ".join(f"{policy}: {told}" for policy, told in DUPLICATES.items()) + " (default: all)",
+    )  # fmt: skip
+    parser.add_argument("--strict", action="store_true", help="refuse the first line that cannot be read")
 
 
 def _pair(text: str) -> tuple[str, str]:

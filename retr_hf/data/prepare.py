@@ -4,6 +4,7 @@ The folder appears whole or not at all: everything is written beside it and rena
 """
 
 import json
+from collections.abc import Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -34,10 +35,10 @@ from .schema import (
     TEST,
     TEXT,
     TIMESTAMPS,
-    TRAIN,
     USER_ID,
     VALIDATION,
 )
+from .splits import FRACTIONS, LEAVE_ONE_OUT, leaking_train_events, split_sequences
 
 
 def write_domain(
@@ -48,6 +49,8 @@ def write_domain(
     k_core: int = 5,
     seed: int = 0,
     num_negatives: int = 100,
+    split: str = LEAVE_ONE_OUT,
+    fractions: Sequence[float] = FRACTIONS,
     overwrite: bool = False,
 ) -> bool:
     """Prepares ``raw`` and writes the folder ``output``.
@@ -60,6 +63,7 @@ def write_domain(
             interactions count). 0 = off. Not applied to a source that brings its own split (``raw`` column ``split``).
         seed: of the sampled negatives.
         num_negatives: sampled candidates a user; fewer only where the catalogue has no more.
+        split, fractions: see ``split_sequences``. Not used for a source that brings its own split.
         overwrite: replace a prepared domain that is already there, with everything in its folder.
 
     Returns:
@@ -81,6 +85,8 @@ def write_domain(
             "num_negatives": num_negatives,
         },
     }
+    if split != LEAVE_ONE_OUT and not own_split:
+        provenance["options"] |= {"split": split, "fractions": list(fractions)}
     if not overwrite and is_up_to_date(output, name, provenance):
         return False
     check_may_write(output, overwrite)
@@ -98,7 +104,7 @@ def write_domain(
     splits = (
         {split: sequences.filter(pl.col(SPLIT) == split).drop(SPLIT) for split in SPLITS}
         if own_split
-        else leave_one_out(sequences)
+        else split_sequences(sequences, split, fractions)
     )
     statistics = _statistics(splits, len(catalog))
     provenance |= {
@@ -134,30 +140,6 @@ def k_core_filter(interactions: pl.DataFrame, k: int) -> pl.DataFrame:
         if kept.height == interactions.height:
             return kept
         interactions = kept
-
-
-def leave_one_out(sequences: pl.DataFrame) -> dict[str, pl.DataFrame]:
-    """Cuts one row a user into the three splits.
-
-    Users with at least three items give train (all but the last two), validation (all but the last) and test (all);
-    in the latter two the last item is the target. Users with fewer give one train row, whole.
-
-    Args:
-        sequences: ``user_id`` and the list columns ``item_ids``[, ``timestamps``, ``pivotal``], oldest first.
-    """
-    aligned = [column for column in (ITEM_IDS, TIMESTAMPS, PIVOTAL) if column in sequences.columns]
-    length = pl.col(ITEM_IDS).list.len()
-    evaluated = sequences.filter(length >= 3)
-
-    def all_but(last: int) -> list[pl.Expr]:
-        keep = pl.when(length >= 3).then(length - last).otherwise(length)
-        return [pl.col(column).list.head(keep) for column in aligned]
-
-    return {
-        TRAIN: sequences.with_columns(all_but(2)),
-        VALIDATION: evaluated.with_columns(all_but(1)),
-        TEST: evaluated,
-    }
 
 
 def _k_core_sequences(sequences: pl.DataFrame, k: int, dropped: dict[str, int]) -> pl.DataFrame:
@@ -221,6 +203,7 @@ def _statistics(splits: dict[str, pl.DataFrame], num_items: int) -> dict[str, An
     rows = pl.concat([rows.select(USER_ID, pl.col(ITEM_IDS).list.len().alias("n")) for rows in splits.values()])
     lengths = rows.group_by(USER_ID).agg(pl.col("n").max())["n"]  # a user's longest row is the whole sequence
     users, interactions = lengths.len(), int(lengths.sum())
+    leaking = leaking_train_events(splits)
     return {
         "users": users,
         "items": num_items,
@@ -229,6 +212,7 @@ def _statistics(splits: dict[str, pl.DataFrame], num_items: int) -> dict[str, An
         "median_length": float(lengths.median()),
         "density": float(f"{interactions / (users * num_items):.3g}"),
         **{f"{split}_rows": frame.height for split, frame in splits.items()},
+        **({} if leaking is None else {"leaking_train_events": leaking}),
     }
 
 

@@ -5,6 +5,7 @@ ITEM_ID = "item_id"  # string: the raw item id
 ITEM_IDS = "item_ids"  # list<int32>: catalogue indices, oldest first (1-based; 0 is padding)
 TIMESTAMP = "timestamp"  # int64: seconds since 1970
 TIMESTAMPS = "timestamps"  # list<int64>: aligned with item_ids; only where the source has times
+RATING = "rating"  # float32: stars, or how often; only in a raw log whose source has them
 TEXT = "text"  # string: what an item encoder reads
 NEGATIVES = "negatives"  # list<int32>: sampled candidates the user never touched
 LABELS = "labels"  # int: the target of a row that is evaluated, where it stands apart from item_ids

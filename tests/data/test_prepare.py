@@ -14,10 +14,11 @@ import pytest
 from retr_hf.data import prepare
 from retr_hf.data.domain import load_domain
 from retr_hf.data.negatives import sample_negatives
-from retr_hf.data.prepare import k_core_filter, leave_one_out, write_domain
+from retr_hf.data.prepare import k_core_filter, write_domain
 from retr_hf.data.readers.atomic import read_atomic
 from retr_hf.data.readers.raw import RawDomain
 from retr_hf.data.readers.tables import read_tables
+from retr_hf.data.splits import leave_one_out
 from retr_hf.errors import DataError
 
 ROOT = Path(__file__).parents[2]

@@ -114,3 +114,76 @@ def test_help(source):
     result = run(*source, "--help")
     assert result.returncode == 0
     assert "--output" in result.stdout
+
+
+@pytest.fixture
+def amazon(tmp_path):
+    (tmp_path / "Toys.csv").write_text(
+        "".join(f"i{(user * 3 + step) % 7},u{user},5.0,{step}\n" for user in range(8) for step in range(5)) + "broken\n"
+    )
+    (tmp_path / "meta.json").write_text("".join(f'{{"asin": "i{i}", "title": "Thing {i}"}}\n' for i in range(6)))
+    return [
+        "amazon2018", "--input", tmp_path / "Toys.csv", "--items", tmp_path / "meta.json",
+        "--output", tmp_path / "made" / "scientific", "--k-core", 2,
+    ]  # fmt: skip
+
+
+def test_a_reader_from_the_command_line(amazon, tmp_path):
+    result = run(*amazon, "--with-metadata", "--text-fields", "title")
+    assert result.returncode == 0, result.stderr
+    assert "dropped, for example: Toys.csv:41: 'broken' (expected 4 fields separated by ',')" in result.stderr
+    header, ours, published = result.stdout.splitlines()[:3]
+    assert ours.split()[:3] == ["scientific", "8", "6"]  # i6 has no metadata
+    assert published.split()[:5] == ["published", "(cross-domain)", "8,442", "4,385", "59,427"]
+    assert "scientific: 1 unreadable lines of Toys.csv" in result.stdout
+    assert [path.name for path in (tmp_path / "made").iterdir()] == ["scientific"]
+    domain = load_domain(tmp_path / "made" / "scientific")
+    assert set(domain.catalog().texts) == {f"Thing {i}." for i in range(6)}
+    assert domain.provenance["options"]["with_metadata"] is True
+
+    assert "up to date" in run(*amazon, "--with-metadata", "--text-fields", "title").stdout
+    back = run("to-atomic", tmp_path / "made" / "scientific", "--output", tmp_path / "atomic", "--dataset", "Sci")
+    assert back.returncode == 0 and "Sci.train.inter" in back.stdout, back.stderr
+    again = run("atomic", tmp_path / "atomic", "--output", tmp_path / "again")
+    assert again.returncode == 0, again.stderr
+    one, two = (load_domain(path).split("test") for path in (tmp_path / "made" / "scientific", tmp_path / "again"))
+    assert one.item_ids.tolist() == two.item_ids.tolist()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (["--strict"], "Toys.csv:41: 'broken'"),
+        (["--min-rating", 6], "none is left; dropped: 1 unreadable lines of Toys.csv, 40 interactions rated below 6"),
+        (["--since", "soon"], "expected YYYY-MM-DD"),
+        (["--split", "global-time", "--fractions", 1, 1, 1], "sum to 1"),
+        (["--download", "raw"], "not allowed with argument --input"),
+    ],
+)
+def test_mistakes_with_a_reader_leave_nothing(amazon, tmp_path, change, message):
+    result = run(*amazon, *change)
+    assert result.returncode == 2
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
+    assert not (tmp_path / "made").exists()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals are sent as on POSIX systems")
+@pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_spooling_leaves_nothing(amazon, tmp_path, signal_number):
+    (tmp_path / "Toys.csv").write_text("".join(f"i{n % 997},u{n % 4999},5.0,{n}\n" for n in range(3_000_000)))
+    made = tmp_path / "made"
+    process = subprocess.Popen(
+        command(*amazon), env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        deadline = time.monotonic() + 120
+        while not list(tmp_path.glob("made/.*.spool-*/*")) and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.005)
+        process.send_signal(signal_number)
+        _, errors = process.communicate(timeout=120)
+    finally:
+        process.kill()
+    assert process.returncode == (130 if signal_number == signal.SIGINT else 143), errors
+    assert not made.exists()
+    assert "Traceback" not in errors

@@ -1,4 +1,4 @@
-"""RawDomain: what every reader hands to `prepare`, whatever the format it read."""
+"""RawLog and RawDomain: what readers hand on, whatever the format they read; RawDomain is what `prepare` writes."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -36,4 +36,33 @@ class RawDomain:
     inputs: Sequence[Path] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
     dropped: Mapping[str, int] = field(default_factory=dict)
+    whole_catalogue: bool = False
+
+
+@dataclass(frozen=True)
+class RawLog:
+    """Interactions as a source has them, not loaded: frames that polars scans, in bounded memory.
+
+    Attributes:
+        events: one row an interaction, in file order (files in the order of ``inputs``). ``user_id``: String,
+            ``item_id``: String and, where the source has them, ``timestamp``: Int64 (seconds since 1970) and
+            ``rating``: Float32 (stars, or a count). Nothing is null.
+        items: ``item_id``: String, ``text``: String, in file order, or None. An id may come twice: its first row holds.
+        reader: name of the reader, for the provenance.
+        inputs: the files that were read.
+        options: the reader's options that change the result, JSON-able.
+        dropped: dirt that was cleaned or found while reading, name -> count.
+        samples: one example of each kind of dirt, name -> "file:line: 'text' (why)".
+        ordered: how a user's interactions are ordered, and what decides between equal (or absent) times.
+        whole_catalogue: as in ``RawDomain``.
+    """
+
+    events: pl.LazyFrame
+    items: pl.LazyFrame | None
+    reader: str
+    inputs: Sequence[Path] = ()
+    options: Mapping[str, Any] = field(default_factory=dict)
+    dropped: Mapping[str, int] = field(default_factory=dict)
+    samples: Mapping[str, str] = field(default_factory=dict)
+    ordered: str = "by time; equal times keep file order"
     whole_catalogue: bool = False

@@ -19,6 +19,7 @@ from pathlib import Path
 import polars as pl
 
 from ...errors import DataError
+from ..log_options import sequences_of
 from ..schema import ITEM_ID, ITEM_IDS, TEXT, TIMESTAMP, TIMESTAMPS, USER_ID
 from .raw import RawDomain
 
@@ -68,7 +69,7 @@ def read_tables(
     log = _clean_log(interactions, log, timestamp_unit, dropped)
     item_table = _read_items(Path(items), names[ITEM_ID], text_columns, dropped) if items else _no_items()
     return RawDomain(
-        sequences=_sequences(log),
+        sequences=sequences_of(log),
         items=item_table,
         reader="tables",
         inputs=[interactions] + ([Path(items)] if items else []),
@@ -219,17 +220,6 @@ def _seconds(path: Path, times: pl.Series, unit: str) -> pl.Series:
             "5000; pass --timestamp-unit ms (or us, ns)"
         )
     return (numbers // UNITS[unit]).cast(pl.Int64)
-
-
-def _sequences(log: pl.DataFrame) -> pl.DataFrame:
-    """One row a user in order of first appearance, oldest interaction first."""
-    if TIMESTAMP not in log.columns:
-        return log.group_by(USER_ID, maintain_order=True).agg(pl.col(ITEM_ID).alias(ITEM_IDS))
-    in_time = [
-        pl.col(column).sort_by(TIMESTAMP, maintain_order=True).alias(name)
-        for column, name in ((ITEM_ID, ITEM_IDS), (TIMESTAMP, TIMESTAMPS))
-    ]
-    return log.group_by(USER_ID, maintain_order=True).agg(in_time)
 
 
 def _read_items(path: Path, id_column: str, text_columns: Sequence[str], dropped: dict[str, int]) -> pl.DataFrame:
