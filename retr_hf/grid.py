@@ -17,7 +17,7 @@ from typing import Literal
 from .data.domain import PreparedDomain, load_domain
 from .errors import RecipeError
 from .grid_jobs import EvaluationJob, TrainingJob
-from .model.configuration_retr import RetrConfig
+from .model_section import model_config
 from .stage import SCHEMA
 from .training.fields import setting
 from .training.recipe import Recipe, load_recipe
@@ -196,7 +196,7 @@ def _load(path: str, overrides: list[str], task: str, system: str | None = None)
 def _obstacle(model: dict, targets: list[Target], carried: bool) -> str | None:
     """What rules a model out on domains, in words; ``carried``: from one catalogue to another."""
     try:
-        config = RetrConfig(**model)
+        config = model_config(**model)
     except Exception as error:  # noqa: BLE001  transformers' strict configurations raise no ValueError
         return " ".join(str(error.__cause__ or error).split())
     if carried and not config.uses_text:

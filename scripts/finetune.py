@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
+from transformers import AutoConfig, AutoModelForSequenceClassification
 from transformers.utils import logging as transformers_logging
 
 from retr_hf.data.collators import NextItemCollator
@@ -25,11 +26,12 @@ from retr_hf.data.training_sequences import TrainingSequences
 from retr_hf.errors import DataError
 from retr_hf.evaluation.metrics import metrics_from_ranks
 from retr_hf.model.configuration_retr import RetrConfig
+from retr_hf.model.head_retr import RetrHead
 from retr_hf.model.item_catalog import ItemCatalog
-from retr_hf.model.modeling_retr import RetrForSequentialRecommendation
 from retr_hf.model.objectives import NEEDS_NEGATIVES
 from retr_hf.model.processing_retr import RetrProcessor, check_catalog
 from retr_hf.model.text_whitening import text_table
+from retr_hf.model_section import model_config
 from retr_hf.report.model_card import write_model_card
 from retr_hf.report.results import append_rows, environment
 from retr_hf.stage import (
@@ -170,7 +172,7 @@ def test(recipe, domain: PreparedDomain, model, text, progress, sources: list[st
     )
 
 
-def build_model(recipe, catalog: ItemCatalog) -> tuple[RetrForSequentialRecommendation, list[str]]:
+def build_model(recipe, catalog: ItemCatalog) -> tuple[RetrHead, list[str]]:
     """The recommendation head for a catalogue, and the domains its weights were trained on before.
 
     Raises:
@@ -179,24 +181,25 @@ def build_model(recipe, catalog: ItemCatalog) -> tuple[RetrForSequentialRecommen
     """
     start, length = recipe.run.init, recipe["data"].max_length
     if start is None:
-        config, sources = RetrConfig(**recipe["model"], max_position_embeddings=length), []
+        config, sources = model_config(**recipe["model"], max_position_embeddings=length), []
         if config.uses_text:
             config.text_size = catalog.item_table().shape[1]
         stamp(config, catalog)
-        return RetrForSequentialRecommendation(config), sources
+        return AutoModelForSequenceClassification.from_config(config), sources
 
-    config = RetrConfig.from_pretrained(start)
+    config = AutoConfig.from_pretrained(start)
     check_catalog(config, catalog)
     if length > config.max_position_embeddings:
         raise DataError(f"data.max_length={length}: {start} reads {config.max_position_embeddings} items at most")
-    for name, value in recipe["model"].items():
+    for name, value in ((name, value) for name, value in recipe["model"].items() if name != "model_type"):
         setattr(config, name, value)
     stamp(config, catalog)
     transformers_logging.set_verbosity_error()  # its report of a new id table reads like a mistake; we check ourselves
-    model, loading = RetrForSequentialRecommendation.from_pretrained(start, config=config, output_loading_info=True)
+    head = AutoModelForSequenceClassification
+    model, loading = head.from_pretrained(start, config=config, output_loading_info=True)
     # New weights: those of the items, and terms of the score that the pre-trained model has not.
     new = ("model.embed_tokens.",) if config.uses_ids else ()
-    before = RetrConfig.from_pretrained(start)
+    before = AutoConfig.from_pretrained(start)
     new += tuple(f"{term}." for term in ("text_path", "repeat_term") if not getattr(before, term))
     missing = [name for name in loading["missing_keys"] if not name.startswith(new)]
     wrong = sorted([*missing, *loading["unexpected_keys"]])

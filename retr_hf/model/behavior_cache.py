@@ -214,6 +214,10 @@ class BehaviorCache:
 
 def _require_fixed_past(body: RetrModel) -> None:
     """Raises ValueError unless a body's tokens stay what they are when items follow."""
+    if not isinstance(body, RetrModel):
+        raise ValueError(
+            f"{body.config.model_type}: only RETR's own body is served item by item; call the model itself"
+        )
     config, problems = body.config, []
     if body.training:
         problems.append("it is in training mode: call model.eval()")

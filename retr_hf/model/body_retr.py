@@ -32,6 +32,7 @@ from .attentions import ATTENTIONS
 from .configuration_retr import RetrConfig
 from .dropout import Dropout
 from .item_encoder import MixtureOfExpertsAdaptor
+from .item_reader import ItemReader
 from .pathway import PathwayRouter, RandomRouter, pick
 from .sequence_layout import SequenceLayout
 
@@ -140,7 +141,7 @@ class RetrPreTrainedModel(PreTrainedModel):
             module.initialize()
 
 
-class RetrModel(RetrPreTrainedModel):
+class RetrModel(ItemReader, RetrPreTrainedModel):
     """The body: item table -> tokens -> L routed blocks. No loss, no score.
 
     With ``router="none"`` this is RecBole's SASRec encoder (Kang & McAuley 2018), and with text items UniSRec's.
@@ -148,51 +149,12 @@ class RetrModel(RetrPreTrainedModel):
 
     def __init__(self, config: RetrConfig):
         super().__init__(config)
-        if config.uses_ids:
-            self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size, config.pad_token_id)
-        if config.uses_text:
-            self.item_adaptor = MixtureOfExpertsAdaptor(config)
+        self.build_items(config)
         self.embed_positions = nn.Embedding(config.max_position_embeddings, config.hidden_size)
         self.input_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps) if config.input_norm else None
         self.dropout = Dropout(config.hidden_dropout)
         self.layers = nn.ModuleList(RetrLayer(config, layer_idx) for layer_idx in range(config.num_hidden_layers))
         self.post_init()
-
-    def get_input_embeddings(self):
-        """The id table, or None where items are read through text alone."""
-        return getattr(self, "embed_tokens", None)
-
-    def set_input_embeddings(self, value):
-        """Replaces the id table."""
-        self.embed_tokens = value
-
-    def encode_items(
-        self, item_ids: torch.Tensor | None = None, text_embeddings: torch.Tensor | None = None
-    ) -> torch.Tensor:
-        """Item vectors e [M, d]: id embedding, adapted text, or their sum.
-
-        item_ids: [M] catalogue indices; None means the table is the whole catalogue, row i being item i.
-        text_embeddings: [M, T], required where the config reads text.
-
-        Raises:
-            ValueError: text vectors are missing or have another width than ``config.text_size``.
-        """
-        vectors = 0
-        if self.config.uses_text:
-            if text_embeddings is None:
-                raise ValueError(
-                    f'item_features="{self.config.item_features}" reads item texts: pass text_embeddings [M, '
-                    f"{self.config.text_size}] (ItemCatalog.item_table()) or item_embeddings"
-                )
-            if text_embeddings.shape[-1] != self.config.text_size:
-                raise ValueError(
-                    f"text_embeddings are {text_embeddings.shape[-1]} wide, the model reads {self.config.text_size}: "
-                    f"embed the catalogue with the encoder the model was trained with ({self.config.text_encoder})"
-                )
-            vectors = self.item_adaptor(text_embeddings.to(self.item_adaptor.experts.weight.dtype))
-        if self.config.uses_ids:
-            vectors = vectors + (self.embed_tokens.weight if item_ids is None else self.embed_tokens(item_ids))
-        return vectors
 
     @merge_with_config_defaults
     @capture_outputs
@@ -276,10 +238,6 @@ class RetrModel(RetrPreTrainedModel):
             item_embeddings=item_embeddings,
             position_ids=position_ids,
         )
-
-    def look_up(self, rows: torch.Tensor, item_embeddings: torch.Tensor) -> torch.Tensor:
-        """Item vectors [..., d] of table rows; columns of the table beyond d are a head's own."""
-        return nn.functional.embedding(rows, item_embeddings[:, : self.config.hidden_size])
 
     def compile_blocks(self) -> None:
         """Hands what each block does token by token to torch.compile: one graph for training and one for evaluation,

@@ -16,7 +16,8 @@ ROUTERS = ("pathway", "random", "none")
 ROUTER_CONTEXTS = ("causal", "global")
 GUMBELS = ("adaptive", "fixed")
 OMEGA_ACTIVATIONS = ("softplus", "relu")
-OBJECTIVES = ("softmax", "sampled_softmax", "bpr", "bce", "gbce", "sce")
+OBJECTIVES = ("softmax", "sampled_softmax", "bpr", "bce", "gbce", "sce", "top1", "top1_max", "bpr_max")
+SHARED_NEGATIVES = ("sampled_softmax", "top1", "top1_max", "bpr_max")
 NEGATIVE_SAMPLINGS = ("uniform", "popularity")
 SCORES = ("cosine", "dot")
 
@@ -74,12 +75,17 @@ class RetrConfig(PreTrainedConfig):
     Objective of the recommendation head
         objective: ``"softmax"`` over the whole catalogue; ``"sampled_softmax"`` over negatives shared by a batch, with
             logQ correction; ``"bpr"`` (RETR) or ``"bce"`` (SASRec) with one negative a target; ``"gbce"`` (gSASRec)
-            with many; ``"sce"`` over the hardest items of random buckets.
-        num_negatives: negatives K of ``"sampled_softmax"`` and ``"gbce"``.
+            with many; ``"sce"`` over the hardest items of random buckets; ``"top1"``, ``"top1_max"`` and ``"bpr_max"``
+            (GRU4Rec) over negatives shared by a batch.
+        num_negatives: negatives K, of all but ``"softmax"``, ``"bpr"``, ``"bce"`` and ``"sce"``.
         gbce_calibration: t of ``"gbce"``: 0 is plain BCE, 1 undoes all overconfidence that sampling brings.
-        negative_sampling: of ``"sampled_softmax"``: ``"uniform"``, or ``"popularity"`` in proportion to item counts.
+        negative_sampling, popularity_power: of negatives that a batch shares: ``"uniform"``, or ``"popularity"`` in
+            proportion to item counts to this power.
+        bpr_max_regularisation, bpr_max_elu: of ``"bpr_max"``: the weight λ of the negatives' squared scores, and the
+            parameter of the ELU that scores go through first (0: none).
         sce_bucket_size: items b_y a bucket of ``"sce"``.
         score: ``"cosine"`` divided by ``temperature``, or plain ``"dot"`` product.
+        item_bias: a number an item, learned, in its score; only with ``item_features="id"`` and ``"dot"``.
         text_path: a residual from raw text vectors to the score (``history_terms``); it starts at
             ``text_path_weight`` for the last item, times ``text_path_decay`` for each one before, and the body's own
             score at ``score_gain``: with 0 the untrained model is the text-similarity recommender.
@@ -157,9 +163,13 @@ class RetrConfig(PreTrainedConfig):
     num_negatives: int = 256
     gbce_calibration: float | int = 0.75
     negative_sampling: str = "uniform"
+    popularity_power: float | int = 1.0
+    bpr_max_regularisation: float | int = 1.0
+    bpr_max_elu: float | int = 0.5
     sce_bucket_size: int = 256
     score: str = "cosine"
     temperature: float | int = 0.07
+    item_bias: bool = False
     text_path: bool = False
     text_path_weight: float | int = 0.5
     text_path_decay: float | int = 0.5
@@ -240,10 +250,15 @@ class RetrConfig(PreTrainedConfig):
             )
         if self.unisrec_compat and self.every_step:
             problems.append("unisrec_compat=True is defined for one target a row: set every_step=False")
-        if self.negative_sampling == "popularity" and self.objective != "sampled_softmax":
+        if self.negative_sampling == "popularity" and self.objective not in SHARED_NEGATIVES:
             problems.append(
                 f'negative_sampling="popularity" has no meaning for objective={self.objective!r}: '
-                'set objective="sampled_softmax" or negative_sampling="uniform"'
+                f'set negative_sampling="uniform", or an objective of {", ".join(SHARED_NEGATIVES)}'
+            )
+        if self.item_bias and (self.item_features != "id" or self.score != "dot"):
+            problems.append(
+                f'item_bias=True belongs to item_features="id" and score="dot", came {self.item_features!r} and '
+                f"{self.score!r}"
             )
         if self.text_path and not self.uses_text:
             problems.append(f"text_path=True reads text vectors: item_features={self.item_features!r} has none")
@@ -261,7 +276,8 @@ class RetrConfig(PreTrainedConfig):
         for name in ("router_init_keep", "denoising_init_keep"):
             if not 0 < getattr(self, name) < 1:
                 problems.append(f"{name}={getattr(self, name)}: expected a probability in (0, 1)")
-        for name in ("denoising_l0_weight", "denoising_jacobian_weight", "modulating_weight"):
+        for name in ("denoising_l0_weight", "denoising_jacobian_weight", "modulating_weight", "popularity_power",
+                     "bpr_max_regularisation", "bpr_max_elu"):  # fmt: skip
             if getattr(self, name) < 0:
                 problems.append(f"{name}={getattr(self, name)}: expected 0 or more")
         if self.attention == "local_global":

@@ -5,6 +5,7 @@ Axis letters: B rows of a batch, N length, d width, M rows of an item table, T t
 
 import torch
 from torch import nn
+from transformers import initialization as init
 
 from .body_retr import RetrModel, RetrPreTrainedModel, last_places
 from .configuration_retr import RetrConfig
@@ -18,12 +19,15 @@ class RetrHead(RetrPreTrainedModel):
     """The body, and the score of history_terms.py: a product of a query and a candidate, and the repeat term.
 
     With ``config.text_path`` the item table is [M, d + T], wider than the body reads: beside the encoded vector of each
-    item stands its normalised text.
+    item stands its normalised text. With ``config.item_bias`` it is [M, d + 1]: beside it stands its bias.
     """
+
+    body_class = RetrModel
 
     def __init__(self, config: RetrConfig):
         super().__init__(config)
-        self.model = RetrModel(config)
+        self.model = self.body_class(config)
+        self.item_bias = nn.Embedding(config.vocab_size, 1) if config.item_bias else None
         self.text_path = TextPath(config) if config.text_path else None
         self.repeat_term = RepeatTerm(config) if config.repeat_term else None
         self.post_init()
@@ -31,7 +35,9 @@ class RetrHead(RetrPreTrainedModel):
     @torch.no_grad()
     def _init_weights(self, module):
         super()._init_weights(module)
-        if isinstance(module, TextPath | RepeatTerm):  # a checkpoint may be without them
+        if module is self.item_bias:
+            init.zeros_(module.weight)
+        elif isinstance(module, TextPath | RepeatTerm):  # a checkpoint may be without them
             module.initialize()
 
     def get_output_embeddings(self):
@@ -41,6 +47,9 @@ class RetrHead(RetrPreTrainedModel):
     def encode_items(self, item_ids=None, text_embeddings=None) -> torch.Tensor:
         """Item table [M, d], with a text path [M, d + T]; arguments as for ``RetrModel.encode_items``."""
         vectors = self.model.encode_items(item_ids, text_embeddings)
+        if self.item_bias is not None:
+            bias = self.item_bias.weight if item_ids is None else self.item_bias(item_ids)
+            return torch.cat([vectors, bias.to(vectors.dtype)], dim=-1)
         if self.text_path is None:
             return vectors
         return torch.cat([vectors, nn.functional.normalize(text_embeddings, dim=-1).to(vectors.dtype)], dim=-1)
@@ -127,6 +136,8 @@ class RetrHead(RetrPreTrainedModel):
         """Hidden states [..., d] as queries of the body alone."""
         if self.config.score == "cosine":
             return nn.functional.normalize(hidden_states, dim=-1, eps=NORM_FLOOR) / self.config.temperature
+        if self.item_bias is not None:
+            return torch.cat([hidden_states, torch.ones_like(hidden_states[..., :1])], dim=-1)
         return hidden_states
 
     def candidate_vectors(self, item_embeddings: torch.Tensor) -> torch.Tensor:
