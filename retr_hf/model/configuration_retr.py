@@ -36,7 +36,8 @@ class RetrConfig(PreTrainedConfig):
         num_attention_heads: heads h; must divide ``hidden_size``.
         intermediate_size: inner width of the feed-forward layers.
         hidden_act: activation of the feed-forward layers, a transformers name.
-        hidden_dropout, attention_dropout: probabilities after embeddings and sublayers, and on attention weights.
+        hidden_dropout, attention_dropout: probabilities after embeddings and sublayers, and on attention weights (None:
+            the same).
         max_position_embeddings: longest history N the model reads.
         input_norm: layer norm on item + position (RecBole's SASRec and UniSRec have it).
         attention: tenant of the attention slot (``attentions.ATTENTIONS``); its own settings follow.
@@ -117,7 +118,7 @@ class RetrConfig(PreTrainedConfig):
     intermediate_size: int = 256
     hidden_act: str = "gelu"
     hidden_dropout: float | int = 0.5
-    attention_dropout: float | int = 0.5
+    attention_dropout: float | int | None = 0.5
     layer_norm_eps: float = 1e-12
     initializer_range: float = 0.02
     max_position_embeddings: int = 50
@@ -190,6 +191,8 @@ class RetrConfig(PreTrainedConfig):
     def __post_init__(self, **kwargs):
         if installed():  # transformers registers our pipeline; a copy named here would ask for trust_remote_code
             kwargs.pop("custom_pipelines", None)
+        if self.attention_dropout is None:
+            self.attention_dropout = self.hidden_dropout
         super().__post_init__(**kwargs)
 
     def get_text_config(self, decoder=None, encoder=None):
