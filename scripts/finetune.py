@@ -83,6 +83,7 @@ def finetune(recipe, domain: PreparedDomain, args) -> None:
         config.every_step,
         negatives=config.objective in NEEDS_NEGATIVES,
         lay_out=layout_named(settings.layout, data.max_length),
+        seen=sequences.seen() if config.objective in NEEDS_NEGATIVES else None,
     )
     batches = Batches(
         sequences,
