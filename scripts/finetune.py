@@ -18,6 +18,7 @@ from accelerate.utils import set_seed
 from transformers import AutoConfig, AutoModelForSequenceClassification
 from transformers.utils import logging as transformers_logging
 
+from retr_hf.data.cloze import ClozeCollator, ClozeSequences
 from retr_hf.data.collators import NextItemCollator
 from retr_hf.data.domain import PreparedDomain, load_domain
 from retr_hf.data.mixture import Batches, Mixture
@@ -77,14 +78,7 @@ def finetune(recipe, domain: PreparedDomain, args) -> None:
     if accelerator is None:
         return
 
-    sequences = TrainingSequences([train_split], [domain.num_items], data.max_length, config.every_step, data.window)
-    collate = NextItemCollator(
-        domain.num_items,
-        config.every_step,
-        negatives=config.objective in NEEDS_NEGATIVES,
-        lay_out=layout_named(settings.layout, data.max_length),
-        seen=sequences.seen() if config.objective in NEEDS_NEGATIVES else None,
-    )
+    sequences, collate = examples(config, train_split, domain.num_items, data, settings.layout)
     batches = Batches(
         sequences,
         Mixture(sequences.domain_sizes, seed=recipe.run.seed),
@@ -125,7 +119,8 @@ def finetune(recipe, domain: PreparedDomain, args) -> None:
 
     if accelerator.is_main_process:  # the model first: whatever becomes of the test, it is there
         folder.publish(folder.best)
-        RetrProcessor(catalog, data.max_length, text_whitening=config.text_whitening).save_pretrained(folder.path)
+        longest = data.max_length - (config.direction == "bidirectional")  # room for the [mask]
+        RetrProcessor(catalog, longest, text_whitening=config.text_whitening).save_pretrained(folder.path)
     rows = (
         test(recipe, domain, model.to(accelerator.device), text, progress, sources, folder) if evaluation.test else []
     )
@@ -144,6 +139,18 @@ def finetune(recipe, domain: PreparedDomain, args) -> None:
     for tracker in accelerator.trackers:
         tracker.finish()
     accelerator.wait_for_everyone()
+
+
+def examples(config: RetrConfig, train_split, num_items: int, data, layout: str):
+    """What is read in training, and what makes batches of it: next items, or for a bidirectional body hidden ones."""
+    lay_out = layout_named(layout, data.max_length)
+    if config.direction == "bidirectional":
+        shares = config.cloze_share, config.cloze_last_share
+        return ClozeSequences([train_split], [num_items], data.max_length, *shares, data.window), ClozeCollator(lay_out)
+    sequences = TrainingSequences([train_split], [num_items], data.max_length, config.every_step, data.window)
+    negatives = config.objective in NEEDS_NEGATIVES
+    seen = sequences.seen() if negatives else None
+    return sequences, NextItemCollator(num_items, config.every_step, negatives, lay_out, seen)
 
 
 def test(recipe, domain: PreparedDomain, model, text, progress, sources: list[str], folder: RunFolder):

@@ -77,7 +77,7 @@ class NextItemCollator:
         negatives = self._draw_negatives(whole, rng) if self.negatives else None
         batch = whole.select(mine)
         inputs, targets = _inputs_and_targets(batch)
-        rows = _Rows(inputs, self.lay_out)
+        rows = Rows(inputs, self.lay_out)
         arrays = rows.arrays()
         labels = targets.tokens if self.every_step else _last_only(targets)
         arrays["labels"] = rows.place(labels, IGNORED)
@@ -148,7 +148,7 @@ class PreTrainingCollator:
         ids, table_rows = np.concatenate([[PADDING_INDEX], ids]), table_rows + 1
         text = self.tables.rows(ids)
         inputs, targets = _inputs_and_targets(replace(batch, tokens=table_rows))
-        rows = _Rows(inputs, self.lay_out)
+        rows = Rows(inputs, self.lay_out)
         arrays = rows.arrays()
         arrays["labels"] = rows.place(targets.tokens if self.every_step else _last_only(targets), IGNORED)
         arrays["sequence_ends"] = rows.ends()
@@ -165,7 +165,7 @@ class PreTrainingCollator:
                 view = replace(inputs, tokens=tokens)
                 text = np.concatenate([text, self.word_drop_tables.rows(ids[dropped])])
                 ids = np.concatenate([ids, np.full(len(dropped), PADDING_INDEX)])
-            view_rows = _Rows(view, self.lay_out)
+            view_rows = Rows(view, self.lay_out)
             arrays.update({f"view_{name}": array for name, array in view_rows.arrays().items()})
             arrays["view_sequence_ends"] = view_rows.ends()
         return arrays | {"text_embeddings": text, "table_item_ids": ids}
@@ -176,7 +176,7 @@ class PreTrainingCollator:
         return {"num_items_in_batch": targets, "num_sequences_in_batch": len(whole.lengths)}
 
 
-class _Rows:
+class Rows:
     """Sequences placed in rows [R, W]."""
 
     def __init__(self, batch: RaggedBatch, lay_out: LayOut):

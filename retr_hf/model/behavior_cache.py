@@ -219,6 +219,8 @@ def _require_fixed_past(body: RetrModel) -> None:
             f"{body.config.model_type}: only RETR's own body is served item by item; call the model itself"
         )
     config, problems = body.config, []
+    if config.direction == "bidirectional":
+        problems.append('direction="bidirectional" changes every past state with each item')
     if body.training:
         problems.append("it is in training mode: call model.eval()")
     if config.router == "pathway" and config.router_context == "global":

@@ -14,7 +14,7 @@ or, with ``length_groups``, one long row [1, T] holds groups of histories of lik
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
@@ -29,6 +29,7 @@ from transformers.utils.output_capturing import capture_outputs
 
 from .attention import PathwayAttention, SequenceContext
 from .attentions import ATTENTIONS
+from .cloze import MASK
 from .configuration_retr import RetrConfig
 from .dropout import Dropout
 from .item_encoder import MixtureOfExpertsAdaptor
@@ -151,6 +152,7 @@ class RetrModel(ItemReader, RetrPreTrainedModel):
         super().__init__(config)
         self.build_items(config)
         self.embed_positions = nn.Embedding(config.max_position_embeddings, config.hidden_size)
+        self.embed_mask = nn.Embedding(1, config.hidden_size) if config.direction == "bidirectional" else None
         self.input_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps) if config.input_norm else None
         self.dropout = Dropout(config.hidden_dropout)
         self.layers = nn.ModuleList(RetrLayer(config, layer_idx) for layer_idx in range(config.num_hidden_layers))
@@ -177,7 +179,8 @@ class RetrModel(ItemReader, RetrPreTrainedModel):
     ) -> RetrModelOutput:
         """Runs the body over histories.
 
-        input_ids: [B, N] rows of the item table (0 is padding); or inputs_embeds [B, N, d], exactly one of them.
+        input_ids: [B, N] rows of the item table (0 is padding); or inputs_embeds [B, N, d], exactly one of them. In a
+            bidirectional body -1 is [mask].
         attention_mask: [B, N], 1 for real items; None means all are real.
         position_ids: [B, N]; pass it for packed rows only (see the top of the file).
         text_embeddings, table_item_ids, item_embeddings: the item table (see the top of the file).
@@ -194,10 +197,13 @@ class RetrModel(ItemReader, RetrPreTrainedModel):
         """
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("pass exactly one of input_ids and inputs_embeds")
+        masks = self.embed_mask is not None and input_ids is not None
         if inputs_embeds is None:
             if item_embeddings is None:
                 item_embeddings = self.encode_items(table_item_ids, text_embeddings)
-            inputs_embeds = self.look_up(input_ids, item_embeddings)
+            inputs_embeds = self.look_up(input_ids.clamp(min=0) if masks else input_ids, item_embeddings)
+        if masks:
+            inputs_embeds = torch.where((input_ids == MASK)[..., None], self.embed_mask.weight[0], inputs_embeds)
 
         if route_generator is not None and self.training and self.is_gradient_checkpointing:
             raise ValueError("gradient checkpointing draws the routes twice: leave route_generator out")
@@ -206,7 +212,7 @@ class RetrModel(ItemReader, RetrPreTrainedModel):
 
         if output_routes is None:
             output_routes = getattr(self.config, "output_routes", False)
-        context = SequenceContext(layout, mask, times=times, marks=marks)
+        context = SequenceContext(layout, mask, times=times, marks=marks, direction=self.config.direction)
         ends, early = None, False
         if sequence_ends is not None:
             ends, order = sequence_ends.sort()
@@ -216,7 +222,7 @@ class RetrModel(ItemReader, RetrPreTrainedModel):
         route = None
         for layer in self.layers:
             if early and layer is self.layers[-1]:
-                context = SequenceContext(layout, ends=ends, times=times, marks=marks)
+                context = replace(context, attention_mask=None, ends=ends)
             hidden_states, routing, auxiliary = layer(hidden_states, route, context, route_generator, **kwargs)
             auxiliaries.extend(auxiliary.values())
             if routing is not None:
@@ -282,6 +288,10 @@ class RetrModel(ItemReader, RetrPreTrainedModel):
             self._check_length(length)
             layout = SequenceLayout(valid)
             position_ids = (attention_mask.long().cumsum(1) - 1).clamp(min=0)
+        if self.config.direction == "bidirectional":
+            if self.config._attn_implementation not in ("sdpa", "eager"):
+                raise ValueError('direction="bidirectional" reads rows through a mask: use sdpa or eager attention')
+            return layout, position_ids, layout.visible("global")[0].unsqueeze(1)
         mask = create_causal_mask(
             config=self.config,
             inputs_embeds=inputs_embeds,

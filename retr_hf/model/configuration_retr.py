@@ -13,6 +13,7 @@ SPARSE_PATTERNS = ("strided", "fixed")
 MODULATING_DELTAS = ("previous", "next")
 ITEM_FEATURES = ("id", "text", "text+id")
 ROUTERS = ("pathway", "random", "none")
+DIRECTIONS = ("causal", "bidirectional")
 ROUTER_CONTEXTS = ("causal", "global")
 GUMBELS = ("adaptive", "fixed")
 OMEGA_ACTIVATIONS = ("softplus", "relu")
@@ -40,6 +41,7 @@ class RetrConfig(PreTrainedConfig):
             the same).
         max_position_embeddings: longest history N the model reads.
         input_norm: layer norm on item + position (RecBole's SASRec and UniSRec have it).
+        direction: ``"causal"``; or ``"bidirectional"``, with ``attention="full"``, trained by cloze (BERT4Rec).
         attention: tenant of the attention slot (``attentions.ATTENTIONS``); its own settings follow.
     Attentions
         low_rank_interests: of ``"low_rank"`` (LightSANs): interests k that keys and values are summed up in.
@@ -66,7 +68,8 @@ class RetrConfig(PreTrainedConfig):
         catalog_hash: hash of the catalogue the id table belongs to (stamped by training; None for ``"text"``).
     Router
         router: ``"pathway"`` learned, ``"random"`` the paper's ablation, ``"none"`` plain attention (SASRec).
-        router_context: ``"causal"`` running mean, or ``"global"`` as printed, legal only with ``every_step=False``.
+        router_context: ``"causal"`` running mean, or ``"global"`` as printed, legal only with ``every_step=False`` or a
+            bidirectional body.
         hierarchical_route: a token dropped in one block stays dropped in the next (equation 6).
         gumbel, gumbel_temperature: ``"adaptive"`` relaxation (equation 5) or ``"fixed"`` temperature (equation 4).
         omega_activation: of the adaptive weight ω: ``"softplus"``, or ``"relu"`` as printed, which can die.
@@ -92,6 +95,9 @@ class RetrConfig(PreTrainedConfig):
             score at ``score_gain``: with 0 the untrained model is the text-similarity recommender.
         repeat_term: what an item of the history adds to its own score, learned, from ``repeat_term_start`` on.
         every_step: every item after the first is a target (one pass); False reads the last position alone.
+        cloze_share, cloze_last_share: of a bidirectional body: the share ρ of a history's items that are hidden, and of
+            histories that hide their last one alone.
+        output_transform: a layer and its layer norm between state and score (BERT4Rec).
     Objectives of the pre-training head (UniSRec)
         sequence_loss_weight: weight λ of the sequence-sequence term (0 leaves it out).
         unisrec_compat: keep the authors' denominator, where an item's own copies in the batch count as exp(0)
@@ -123,6 +129,7 @@ class RetrConfig(PreTrainedConfig):
     initializer_range: float = 0.02
     max_position_embeddings: int = 50
     input_norm: bool = True
+    direction: str = "causal"
     attention: str = "full"
 
     low_rank_interests: int = 5
@@ -178,6 +185,9 @@ class RetrConfig(PreTrainedConfig):
     repeat_term: bool = False
     repeat_term_start: float | int = -0.3
     every_step: bool = True
+    cloze_share: float | int = 0.2
+    cloze_last_share: float | int = 1 / 11
+    output_transform: bool = False
 
     sequence_loss_weight: float | int = 1e-3
     unisrec_compat: bool = False
@@ -225,6 +235,7 @@ class RetrConfig(PreTrainedConfig):
         problems = [
             f"{name}={value!r}: expected one of {', '.join(map(repr, allowed))}"
             for name, value, allowed in (
+                ("direction", self.direction, DIRECTIONS),
                 ("attention", self.attention, ATTENTIONS),
                 ("local_type", self.local_type, LOCAL_TYPES),
                 ("sparse_pattern", self.sparse_pattern, SPARSE_PATTERNS),
@@ -246,10 +257,19 @@ class RetrConfig(PreTrainedConfig):
             problems.append(
                 f"hidden_size={self.hidden_size} must be a multiple of num_attention_heads={self.num_attention_heads}"
             )
-        if self.router == "pathway" and self.router_context == "global" and self.every_step:
+        sees_targets = self.every_step and self.direction == "causal"
+        if self.router == "pathway" and self.router_context == "global" and sees_targets:
             problems.append(
                 'router_context="global" reads the whole history, future included, so a loss at every step would see '
                 'its own targets: set every_step=False (last position only) or router_context="causal"'
+            )
+        if self.direction == "bidirectional" and (
+            self.attention != "full" or self.objective in ("bpr", "bce") or self.text_path or self.repeat_term
+        ):
+            problems.append(
+                'direction="bidirectional" is for attention="full" and objectives without negatives of the collator '
+                f"(came {self.attention!r}, {self.objective!r}), and its score reads no history: set text_path=False, "
+                "repeat_term=False"
             )
         if self.unisrec_compat and self.every_step:
             problems.append("unisrec_compat=True is defined for one target a row: set every_step=False")
@@ -276,6 +296,9 @@ class RetrConfig(PreTrainedConfig):
         for name in ("hidden_dropout", "attention_dropout", "adaptor_dropout"):
             if not 0 <= getattr(self, name) < 1:
                 problems.append(f"{name}={getattr(self, name)}: expected a probability in [0, 1)")
+        if not 0 < self.cloze_share <= 1 or not 0 <= self.cloze_last_share <= 1:
+            came = f"{self.cloze_share}, {self.cloze_last_share}"
+            problems.append(f"cloze_share, cloze_last_share={came}: expected shares in (0, 1] and [0, 1]")
         for name in ("router_init_keep", "denoising_init_keep"):
             if not 0 < getattr(self, name) < 1:
                 problems.append(f"{name}={getattr(self, name)}: expected a probability in (0, 1)")

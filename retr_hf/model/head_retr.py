@@ -6,13 +6,29 @@ Axis letters: B rows of a batch, N length, d width, M rows of an item table, T t
 import torch
 from torch import nn
 from transformers import initialization as init
+from transformers.activations import ACT2FN
 
 from .body_retr import RetrModel, RetrPreTrainedModel, last_places
+from .cloze import Asked, ask_for_next
 from .configuration_retr import RetrConfig
 from .history_terms import RepeatTerm, TextPath, recent_rows
 
 # An item without text is the zero vector at the start; a smaller floor would give it a gradient of 1 / floor.
 NORM_FLOOR = 1e-3
+
+
+class OutputTransform(nn.Module):
+    """y = LN(GELU(z W_P + b_P)), BERT4Rec's layer between state and score: [..., d] -> [..., d]."""
+
+    def __init__(self, config: RetrConfig):
+        super().__init__()
+        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
+        self.act_fn = ACT2FN[config.hidden_act]
+        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """See the class."""
+        return self.norm(self.act_fn(self.dense(hidden_states)))
 
 
 class RetrHead(RetrPreTrainedModel):
@@ -28,6 +44,7 @@ class RetrHead(RetrPreTrainedModel):
         super().__init__(config)
         self.model = self.body_class(config)
         self.item_bias = nn.Embedding(config.vocab_size, 1) if config.item_bias else None
+        self.output_transform = OutputTransform(config) if config.output_transform else None
         self.text_path = TextPath(config) if config.text_path else None
         self.repeat_term = RepeatTerm(config) if config.repeat_term else None
         self.post_init()
@@ -134,6 +151,8 @@ class RetrHead(RetrPreTrainedModel):
 
     def body_queries(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """Hidden states [..., d] as queries of the body alone."""
+        if self.output_transform is not None:
+            hidden_states = self.output_transform(hidden_states)
         if self.config.score == "cosine":
             return nn.functional.normalize(hidden_states, dim=-1, eps=NORM_FLOOR) / self.config.temperature
         if self.item_bias is not None:
@@ -195,6 +214,12 @@ class RetrHead(RetrPreTrainedModel):
         """
         if sequence_ends is None:
             sequence_ends = last_places(attention_mask)
+        if self.config.direction == "bidirectional":
+            asked = self.ask_for_next(input_ids, attention_mask, inputs.pop("length_groups", None))
+            attention_mask, inputs["length_groups"] = asked.attention_mask, asked.length_groups
+            input_ids = asked.input_ids
+            # Histories are asked in the order of their rows; the answers come in the order of sequence_ends.
+            sequence_ends = asked.sequence_ends[sequence_ends.argsort().argsort()]
         if item_embeddings is None:
             item_embeddings = self.encode_items(table_item_ids, text_embeddings)
         outputs = self.model(
@@ -202,6 +227,10 @@ class RetrHead(RetrPreTrainedModel):
         )
         recent = self._recent(input_ids, outputs, sequence_ends)
         return self.query_vectors(outputs.last_hidden_state.squeeze(1), recent, item_embeddings)
+
+    def ask_for_next(self, input_ids, attention_mask=None, length_groups=None) -> Asked:
+        """Histories with the [mask] behind them where a bidirectional body answers (``cloze``)."""
+        return ask_for_next(input_ids, attention_mask, length_groups, self.config.max_position_embeddings)
 
     def _recent(self, input_ids, outputs, places) -> torch.Tensor | None:
         """The histories behind some places, where the score reads them."""
