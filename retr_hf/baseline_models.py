@@ -12,7 +12,9 @@ from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, AutoProcessor
 from transformers.configuration_utils import PreTrainedConfig
 
+from .baselines.caser import Caser
 from .baselines.gru4rec import Gru4Rec
+from .baselines.sine import Sine
 from .model.body_retr import RetrModelOutput, RetrPreTrainedModel
 from .model.configuration_retr import RetrConfig
 from .model.item_reader import ItemReader
@@ -65,6 +67,51 @@ class Gru4RecConfig(BaselineConfig):
     gru_layers: int = 1
     embedding_dropout: float | int = 0.0
     router: str = "none"
+
+
+@strict
+class CaserConfig(BaselineConfig):
+    """Caser (``baselines.caser``); the defaults are the authors'.
+
+    caser_length: items L of the image. horizontal_filters, vertical_filters: n_h of each height, and n_v.
+    """
+
+    model_type = "caser"
+    positive = ("caser_length", "horizontal_filters", "vertical_filters")
+
+    caser_length: int = 5
+    horizontal_filters: int = 16
+    vertical_filters: int = 4
+    router: str = "none"
+
+
+@strict
+class SineConfig(BaselineConfig):
+    """SINE (``baselines.sine``); the defaults are RecBole's.
+
+    num_prototypes, num_interests: prototypes P, and how many of them, k, are active for a history.
+    interest_temperature: τ. prototype_penalty: the weight ρ of what keeps prototypes apart.
+    """
+
+    model_type = "sine"
+    positive = ("num_prototypes", "num_interests")
+
+    num_prototypes: int = 50
+    num_interests: int = 3
+    interest_temperature: float | int = 0.1
+    prototype_penalty: float | int = 0.5
+    every_step: bool = False
+    router: str = "none"
+
+    def validate_architecture(self):
+        """See the base; every prefix is an example, and there are prototypes enough."""
+        if self.every_step:
+            raise ValueError("every_step=True: SINE reads a history whole, so each prefix is an example; leave it out")
+        if self.num_interests > self.num_prototypes:
+            raise ValueError(f"num_interests={self.num_interests}: there are num_prototypes={self.num_prototypes}")
+        if self.interest_temperature <= 0 or self.prototype_penalty < 0:
+            raise ValueError("expected interest_temperature above 0 and prototype_penalty of at least 0")
+        super().validate_architecture()
 
 
 class BaselineModel(ItemReader, RetrPreTrainedModel):
@@ -155,8 +202,38 @@ class Gru4RecForSequentialRecommendation(BaselineForSequentialRecommendation):
     body_class = Gru4RecModel
 
 
+class CaserModel(BaselineModel):
+    """Caser's body."""
+
+    config: CaserConfig
+    network_class = Caser
+
+
+class CaserForSequentialRecommendation(BaselineForSequentialRecommendation):
+    """Caser with next-item scores."""
+
+    config: CaserConfig
+    body_class = CaserModel
+
+
+class SineModel(BaselineModel):
+    """SINE's body."""
+
+    config: SineConfig
+    network_class = Sine
+
+
+class SineForSequentialRecommendation(BaselineForSequentialRecommendation):
+    """SINE with next-item scores."""
+
+    config: SineConfig
+    body_class = SineModel
+
+
 BASELINES = {  # config -> (body, head): what transformers' Auto classes are told
     Gru4RecConfig: (Gru4RecModel, Gru4RecForSequentialRecommendation),
+    CaserConfig: (CaserModel, CaserForSequentialRecommendation),
+    SineConfig: (SineModel, SineForSequentialRecommendation),
 }
 
 for _config, (_body, _head) in BASELINES.items():

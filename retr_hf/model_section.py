@@ -19,7 +19,7 @@ SHAPES = {  # what weights, or their meaning, depend on: fixed by a pre-trained 
     *("router", "router_hidden_size", "gumbel", "modulating_marks", "modulating_delta"),
     *("low_rank_interests", "local_type", "local_heads", "local_window"),
     *("sparse_pattern", "sparse_stride", "sparse_summary", "log_sparse_window"),
-    *("item_bias", "direction", "output_transform"),
+    *("item_bias", "output_table", "direction", "output_transform"),
 }
 STAMPED = {"vocab_size", "text_size", "text_encoder", "catalog_hash", "max_position_embeddings"}
 TOKENS = {"pad_token_id", "bos_token_id", "eos_token_id", "tie_word_embeddings"}
@@ -27,7 +27,7 @@ TOKENS = {"pad_token_id", "bos_token_id", "eos_token_id", "tie_word_embeddings"}
 ANY_BODY = (
     *("hidden_size", "hidden_dropout", "initializer_range", "item_features", "num_experts", "adaptor_dropout"),
     *("objective", "num_negatives", "negative_sampling", "popularity_power", "gbce_calibration", "sce_bucket_size"),
-    *("bpr_max_regularisation", "bpr_max_elu", "score", "temperature", "item_bias", "every_step"),
+    *("bpr_max_regularisation", "bpr_max_elu", "score", "temperature", "item_bias", "output_table", "every_step"),
 )
 
 

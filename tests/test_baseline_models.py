@@ -14,7 +14,11 @@ from retr_hf.model_section import FAMILIES, model_config
 ITEMS = 30
 FAMILY = sorted(config.model_type for config in BASELINES)
 CAUSAL = [name for name in FAMILY if FAMILIES[name][0].every_step]  # the others read one prefix a row
-OWN = {"gru4rec": {"gru_size": 12, "gru_layers": 2}}
+OWN = {
+    "gru4rec": {"gru_size": 12, "gru_layers": 2},
+    "caser": {"caser_length": 3, "horizontal_filters": 4, "vertical_filters": 2, "output_table": True},
+    "sine": {"num_prototypes": 6, "num_interests": 3},
+}
 
 
 def build(name, seed=0, **changes):

@@ -89,7 +89,8 @@ class RetrConfig(PreTrainedConfig):
             parameter of the ELU that scores go through first (0: none).
         sce_bucket_size: items b_y a bucket of ``"sce"``.
         score: ``"cosine"`` divided by ``temperature``, or plain ``"dot"`` product.
-        item_bias: a number an item, learned, in its score; only with ``item_features="id"`` and ``"dot"``.
+        item_bias, output_table: a learned number an item in its score, and a second table of ids that items are scored
+            with, apart from the one they are read with; only with ``item_features="id"`` and ``"dot"``.
         text_path: a residual from raw text vectors to the score (``history_terms``); it starts at
             ``text_path_weight`` for the last item, times ``text_path_decay`` for each one before, and the body's own
             score at ``score_gain``: with 0 the untrained model is the text-similarity recommender.
@@ -178,6 +179,7 @@ class RetrConfig(PreTrainedConfig):
     score: str = "cosine"
     temperature: float | int = 0.07
     item_bias: bool = False
+    output_table: bool = False
     text_path: bool = False
     text_path_weight: float | int = 0.5
     text_path_decay: float | int = 0.5
@@ -278,10 +280,10 @@ class RetrConfig(PreTrainedConfig):
                 f'negative_sampling="popularity" has no meaning for objective={self.objective!r}: '
                 f'set negative_sampling="uniform", or an objective of {", ".join(SHARED_NEGATIVES)}'
             )
-        if self.item_bias and (self.item_features != "id" or self.score != "dot"):
+        if (self.item_bias or self.output_table) and (self.item_features != "id" or self.score != "dot"):
             problems.append(
-                f'item_bias=True belongs to item_features="id" and score="dot", came {self.item_features!r} and '
-                f"{self.score!r}"
+                'item_bias=True and output_table=True belong to item_features="id" and score="dot", came '
+                f"{self.item_features!r} and {self.score!r}"
             )
         if self.text_path and not self.uses_text:
             problems.append(f"text_path=True reads text vectors: item_features={self.item_features!r} has none")

@@ -35,7 +35,8 @@ class RetrHead(RetrPreTrainedModel):
     """The body, and the score of history_terms.py: a product of a query and a candidate, and the repeat term.
 
     With ``config.text_path`` the item table is [M, d + T], wider than the body reads: beside the encoded vector of each
-    item stands its normalised text. With ``config.item_bias`` it is [M, d + 1]: beside it stands its bias.
+    item stands its normalised text. With ``config.output_table`` and ``config.item_bias`` stand beside it
+    the vector that the item is scored with, and its bias: [M, d + d + 1].
     """
 
     body_class = RetrModel
@@ -44,6 +45,7 @@ class RetrHead(RetrPreTrainedModel):
         super().__init__(config)
         self.model = self.body_class(config)
         self.item_bias = nn.Embedding(config.vocab_size, 1) if config.item_bias else None
+        self.output_table = nn.Embedding(config.vocab_size, config.hidden_size) if config.output_table else None
         self.output_transform = OutputTransform(config) if config.output_transform else None
         self.text_path = TextPath(config) if config.text_path else None
         self.repeat_term = RepeatTerm(config) if config.repeat_term else None
@@ -64,9 +66,10 @@ class RetrHead(RetrPreTrainedModel):
     def encode_items(self, item_ids=None, text_embeddings=None) -> torch.Tensor:
         """Item table [M, d], with a text path [M, d + T]; arguments as for ``RetrModel.encode_items``."""
         vectors = self.model.encode_items(item_ids, text_embeddings)
-        if self.item_bias is not None:
-            bias = self.item_bias.weight if item_ids is None else self.item_bias(item_ids)
-            return torch.cat([vectors, bias.to(vectors.dtype)], dim=-1)
+        tables = [table for table in (self.output_table, self.item_bias) if table is not None]
+        if tables:
+            beside = [table.weight if item_ids is None else table(item_ids) for table in tables]
+            return torch.cat([vectors, *(each.to(vectors.dtype) for each in beside)], dim=-1)
         if self.text_path is None:
             return vectors
         return torch.cat([vectors, nn.functional.normalize(text_embeddings, dim=-1).to(vectors.dtype)], dim=-1)
@@ -162,7 +165,7 @@ class RetrHead(RetrPreTrainedModel):
     def candidate_vectors(self, item_embeddings: torch.Tensor) -> torch.Tensor:
         """Rows of an item table (or states [M, d]) as candidates, so that score = query · candidate."""
         if self.config.score != "cosine":
-            return item_embeddings
+            return item_embeddings if self.output_table is None else item_embeddings[:, self.config.hidden_size :]
         vectors, text = item_embeddings.tensor_split([self.config.hidden_size], dim=-1)
         vectors = nn.functional.normalize(vectors, dim=-1, eps=NORM_FLOOR)
         return torch.cat([vectors, text], dim=-1) if text.shape[-1] else vectors
