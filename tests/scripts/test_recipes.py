@@ -160,7 +160,7 @@ def test_grids_without_pretraining_are_planned(name, shop, tmp_path, monkeypatch
     recipes = [str(job.recipe["model"]) + str(job.recipe["data"]) for job in plan.jobs if hasattr(job, "recipe")]
     assert len(set(recipes)) == len(recipes)
     every = {str(path.relative_to(ROOT)) for path in INTRA_SYSTEMS}
-    assert name == "ablations" or {*grid.systems} == every
+    assert name == "ablations" or every - {*grid.systems} == {"recipes/intra/systems/s3rec.yaml"}  # two stages
 
 
 def test_a_system_goes_over_both_stages(shop, tmp_path, monkeypatch, capsys):
