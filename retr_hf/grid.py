@@ -5,9 +5,11 @@
     OUTPUT/DOMAIN/SYSTEM/scratch-SEED          its twin: every model line the same, same recipe, nothing loaded
     OUTPUT/rows.jsonl                          all result rows, zero-shot and baselines among them
 
-What is done already is told by what it left behind (grid_jobs.py).
+Without a pre-training recipe all runs are from scratch: an intra-domain table, or ablations, whose SYSTEM is the name
+of a variant. What is done already is told by what it left behind (grid_jobs.py).
 """
 
+import re
 from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,7 +19,7 @@ from typing import Literal
 from .data.domain import PreparedDomain, load_domain
 from .errors import RecipeError
 from .grid_jobs import EvaluationJob, TrainingJob
-from .model.configuration_retr import RetrConfig
+from .model_section import model_config
 from .stage import SCHEMA
 from .training.fields import setting
 from .training.recipe import Recipe, load_recipe
@@ -33,11 +35,14 @@ class GridSettings:
     """What a grid file holds."""
 
     description: str = setting("", help="what the grid is, in a sentence or two; the table opens with it")
-    pretrain: str = setting(help="pre-training recipe", exists=True)
+    pretrain: str | None = setting(None, help="pre-training recipe; null where nothing is pre-trained", exists=True)
     finetune: list[str] = setting(help="fine-tuning recipes, the targets", exists=True)
-    systems: list[str] = setting(help="system files, laid over both kinds of recipes", exists=True)
+    systems: list[str] = setting([], help="system files, laid over both kinds of recipes", exists=True)
     scratch_only: list[str] = setting(
         [], help="system files that are run from scratch and not pre-trained", exists=True
+    )
+    variants: list[list[str]] = setting(
+        [], help="[name, system file, section.key=value, ...]: a system with settings of its own, run from scratch"
     )
     seeds: list[int] = setting([0, 1, 2], help="seeds of the fine-tuning; pre-training has its recipe's", min=0)
     starts: list[Literal["pretrained", "scratch"]] = setting(["pretrained", "scratch"], help="what is run")
@@ -51,8 +56,26 @@ class GridSettings:
 
     def __post_init__(self):
         empty = [name for name in ("finetune", "seeds", "starts") if not getattr(self, name)]
-        if empty or not (self.systems or self.scratch_only):
+        if empty or not (self.systems or self.scratch_only or self.variants):
             raise ValueError(f"{', '.join(empty or ['systems'])}: expected at least one, came an empty list")
+        if self.pretrain is None and self.starts != ["scratch"]:
+            raise ValueError(f"starts: without a pre-training recipe expected [scratch], came {inline(self.starts)}")
+        for variant in self.variants:
+            if len(variant) < 2 or "=" in variant[1]:
+                raise ValueError(f"variants: expected a name, a system file, then overrides; came {inline(variant)}")
+
+
+@dataclass(frozen=True)
+class System:
+    """What is laid over a recipe: a system file, and in a variant overrides of its own.
+
+    stem: its name in folders. carried: whether it may be pre-trained.
+    """
+
+    file: str
+    stem: str
+    overrides: tuple[str, ...] = ()
+    carried: bool = True
 
 
 @dataclass(frozen=True)
@@ -104,8 +127,12 @@ class Plan:
                     self.left_out.append(f"{baseline} on {target.domain.name}: its items have no text vectors")
                     continue
                 self._evaluate(target, baseline, None, "--baseline", baseline)
-        for system in dict.fromkeys([*grid.systems, *grid.scratch_only]):
-            self._plan_system(system, targets)
+        for file in dict.fromkeys([*grid.systems, *grid.scratch_only]):
+            carried = grid.pretrain is not None and file not in grid.scratch_only
+            self._plan_system(System(file, Path(file).stem, carried=carried), targets)
+        for name, file, *overrides in grid.variants:
+            stem = re.sub(r"[^a-z0-9.]+", "_", name.lower()).strip("_")
+            self._plan_system(System(file, stem, (*overrides, f"name={inline(name)}"), carried=False), targets)
         if twice := [name for name, count in Counter(job.name for job in self.jobs).items() if count > 1]:
             raise RecipeError("grid", [f"{twice[0]}: given twice; systems differ by file name, targets by domain"])
 
@@ -116,22 +143,26 @@ class Plan:
             targets += [Target(path, domain, load_domain(domain)) for domain in recipe["data"].domains]
         return targets
 
-    def _plan_system(self, system: str, targets: list[Target]) -> None:
+    def _plan_system(self, system: System, targets: list[Target]) -> None:
         """Pre-training, and on each target and seed the fine-tuning and its twin."""
-        grid, stem = self.grid, Path(system).stem
+        grid, stem = self.grid, system.stem
         folder = RunFolder(self.output / "pretrain" / stem)
         overrides = [*grid.pretrain_overrides, f"output={inline(str(folder.path))}"]
-        pretraining = _load(grid.pretrain, overrides, "pretrain", system)
-        name, shape = pretraining.name, pretraining["model"]
+        if grid.pretrain is None:
+            first = _load(targets[0].recipe, [*grid.finetune_overrides, *system.overrides], "finetune", system.file)
+            name, shape = first.name, {}
+        else:
+            pretraining = _load(grid.pretrain, [*overrides, *system.overrides], "pretrain", system.file)
+            name, shape = pretraining.name, pretraining["model"]
         self.systems.append(name)
         needs = None
-        if "pretrained" in grid.starts and system not in grid.scratch_only:
+        if "pretrained" in grid.starts and system.carried:
             sources = [Target(grid.pretrain, path, load_domain(path)) for path in pretraining["data"].domains]
             if obstacle := _obstacle(shape, sources, carried=True):
                 self.left_out.append(f"{name}, pre-trained: {obstacle}")
             else:
                 needs = f"pretrain/{stem}"
-                words = (self._script("pretrain"), grid.pretrain, system, *overrides)
+                words = (self._script("pretrain"), grid.pretrain, system.file, *overrides)
                 self.jobs.append(TrainingJob(needs, "pretrain", None, words, pretraining, folder, None))
         for target in targets:
             for seed in grid.seeds:
@@ -141,19 +172,20 @@ class Plan:
             if needs and grid.zero_shot and target.has_text and not _obstacle(shape, [target], carried=True):
                 self._evaluate(target, f"{name} zero-shot", folder, str(folder.path))
 
-    def _finetune(self, system: str, target: Target, seed: int, shape: dict, start: RunFolder | None) -> None:
-        stem, label = Path(system).stem, "scratch" if start is None else "pretrained"
+    def _finetune(self, system: System, target: Target, seed: int, shape: dict, start: RunFolder | None) -> None:
+        stem, label = system.stem, "scratch" if start is None else "pretrained"
         job = f"{target.domain.name}/{stem}/{label}-{seed}"
         folder = RunFolder(self.output / job)
         overrides = [
             *self.grid.finetune_overrides,
+            *system.overrides,
             f"data.domains={inline([target.path])}",
             f"seed={seed}",
             f"output={inline(str(folder.path))}",
             f"results={inline(str(self.rows))}",
             f"init={inline(None if start is None else str(start.path))}",
         ]
-        recipe = _load(target.recipe, [*overrides, "training.freeze=none"], "finetune", system)
+        recipe = _load(target.recipe, [*overrides, "training.freeze=none"], "finetune", system.file)
         if start is None:  # the twin is the model that would have been loaded, to the last line
             missing = {key: value for key, value in shape.items() if key not in recipe["model"]}
             overrides += [f"model.{key}={inline(value)}" for key, value in missing.items()]
@@ -163,8 +195,8 @@ class Plan:
             sentence = f"{recipe.name} on {target.domain.name}, {label}: {obstacle}"
             self.left_out += [] if sentence in self.left_out else [sentence]
             return
-        recipe = _load(target.recipe, overrides, "finetune", system)
-        words = (self._script("finetune"), target.recipe, system, *overrides)
+        recipe = _load(target.recipe, overrides, "finetune", system.file)
+        words = (self._script("finetune"), target.recipe, system.file, *overrides)
         needs = None if start is None else f"pretrain/{stem}"
         kind = f"finetune {target.domain.name}"
         self.jobs.append(TrainingJob(job, kind, needs, words, recipe, folder, start))
@@ -196,7 +228,7 @@ def _load(path: str, overrides: list[str], task: str, system: str | None = None)
 def _obstacle(model: dict, targets: list[Target], carried: bool) -> str | None:
     """What rules a model out on domains, in words; ``carried``: from one catalogue to another."""
     try:
-        config = RetrConfig(**model)
+        config = model_config(**model)
     except Exception as error:  # noqa: BLE001  transformers' strict configurations raise no ValueError
         return " ".join(str(error.__cause__ or error).split())
     if carried and not config.uses_text:

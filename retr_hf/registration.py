@@ -9,10 +9,11 @@ import sys
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
 
-REGISTERS = {  # part of transformers -> our module that names its classes there when imported
+REGISTERS = {  # part of transformers, or of ours -> our module that registers classes when imported
     "transformers.models.auto.modeling_auto": "retr_hf.model.modeling_retr",
     "transformers.models.auto.processing_auto": "retr_hf.model.processing_retr",
     "transformers.pipelines": "retr_hf.model.pipeline_retr",
+    "retr_hf.model.modeling_retr": "retr_hf.baseline_models",  # the others of our models come with it
 }
 
 
@@ -28,7 +29,7 @@ class _AfterImport(MetaPathFinder):
 
             def exec_module(module):
                 execute(module)
-                if not _importing_ours():
+                if fullname.startswith("retr_hf.") or not _importing_ours():
                     importlib.import_module(REGISTERS[fullname])
 
             spec.loader.exec_module = exec_module

@@ -8,13 +8,12 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import fields, replace
-from functools import partial
+from dataclasses import replace
 
 import numpy as np
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
-from transformers.configuration_utils import PreTrainedConfig
+from transformers import AutoConfig
 from transformers.utils import logging as transformers_logging
 
 from .data.domain import PreparedDomain, Sequences
@@ -25,28 +24,13 @@ from .evaluation.metrics import metrics_from_ranks
 from .model.configuration_retr import RetrConfig
 from .model.hub import local_folder
 from .model.item_catalog import ItemCatalog
+from .model_section import MODEL_SECTION, SHAPES, model_config, same_family
 from .report.results import ResultRow, environment
 from .training.recipe import Recipe, builds, describe_schema, load_recipe
 from .training.run_folder import RUN_FILE, RunFolder
 from .training.settings import SETTINGS, VALIDATORS
 
-SHAPES = {  # what weights, or their meaning, depend on: fixed by a pre-trained model
-    *("hidden_size", "num_hidden_layers", "intermediate_size", "input_norm", "attention", "num_experts"),
-    "text_whitening",
-    *("router", "router_hidden_size", "gumbel", "modulating_marks", "modulating_delta"),
-    *("low_rank_interests", "local_type", "local_heads", "local_window"),
-    *("sparse_pattern", "sparse_stride", "sparse_summary", "log_sparse_window"),
-}
-STAMPED = {"vocab_size", "text_size", "text_encoder", "catalog_hash", "max_position_embeddings"}
-MODEL_KEYS = tuple(
-    sorted(
-        {f.name for f in fields(RetrConfig)}
-        - {f.name for f in fields(PreTrainedConfig)}
-        - STAMPED
-        - {"pad_token_id", "bos_token_id", "eos_token_id", "tie_word_embeddings"}
-    )  # fmt: skip
-)
-SCHEMA = {**SETTINGS, "model": (RetrConfig, MODEL_KEYS)}
+SCHEMA = {**SETTINGS, "model": MODEL_SECTION}
 
 
 def command_line(description: str, default_recipe: str | None = None) -> argparse.Namespace:
@@ -116,7 +100,7 @@ def open_recipe(args: argparse.Namespace, task: str) -> Recipe:
         """The model section by itself, or on top of the pre-trained model's config."""
         start = recipe.run.init
         if start is None:
-            return builds("model", RetrConfig)(recipe)
+            return builds("model", model_config)(recipe)
         try:
             start = local_folder(start)
         except ValueError as error:
@@ -124,11 +108,18 @@ def open_recipe(args: argparse.Namespace, task: str) -> Recipe:
         missing = [name for name in ("config.json", RUN_FILE) if not (start / name).is_file()]
         if missing:
             return [f"init: {start} has no {' and no '.join(missing)}; expected a folder that scripts/pretrain.py left"]
-        problems = builds("model", partial(RetrConfig.from_pretrained, start))(recipe)
-        config = RetrConfig.from_pretrained(start)
-        return problems + [
+        config = AutoConfig.from_pretrained(start)
+        family, given = config.model_type, {key: value for key, value in recipe["model"].items() if key != "model_type"}
+        if not same_family(config, recipe["model"]):
+            asked = recipe["model"]["model_type"]
+            return [f"init: {start} is a {family} model, and the recipe asks for model.model_type={asked}"]
+
+        def on_top(model_type=family, **values):
+            return type(config).from_pretrained(start, **values)
+
+        return builds("model", on_top)(recipe) + [
             f"model.{name}: {value!r}, but the pre-trained model has {getattr(config, name)!r}; leave it out"
-            for name, value in recipe["model"].items()
+            for name, value in given.items()
             if name in SHAPES and value != getattr(config, name)
         ]
 

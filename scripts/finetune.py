@@ -15,6 +15,8 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
+from retr_hf.data.cloze import ClozeCollator, ClozeSequences
+from transformers import AutoConfig, AutoModelForSequenceClassification
 from transformers.utils import logging as transformers_logging
 
 from retr_hf.data.collators import NextItemCollator
@@ -25,12 +27,13 @@ from retr_hf.data.training_sequences import TrainingSequences
 from retr_hf.errors import DataError
 from retr_hf.evaluation.metrics import metrics_from_ranks
 from retr_hf.model.configuration_retr import RetrConfig
+from retr_hf.model.head_retr import RetrHead
 from retr_hf.model.hub import local_folder
 from retr_hf.model.item_catalog import ItemCatalog
-from retr_hf.model.modeling_retr import RetrForSequentialRecommendation
 from retr_hf.model.objectives import NEEDS_NEGATIVES
 from retr_hf.model.processing_retr import RetrProcessor, check_catalog
 from retr_hf.model.text_whitening import text_table
+from retr_hf.model_section import model_config
 from retr_hf.report.model_card import write_model_card
 from retr_hf.report.results import append_rows, environment
 from retr_hf.stage import (
@@ -76,13 +79,7 @@ def finetune(recipe, domain: PreparedDomain, args) -> None:
     if accelerator is None:
         return
 
-    sequences = TrainingSequences([train_split], [domain.num_items], data.max_length, config.every_step, data.window)
-    collate = NextItemCollator(
-        domain.num_items,
-        config.every_step,
-        negatives=config.objective in NEEDS_NEGATIVES,
-        lay_out=layout_named(settings.layout, data.max_length),
-    )
+    sequences, collate = examples(config, train_split, domain.num_items, data, settings.layout)
     batches = Batches(
         sequences,
         Mixture(sequences.domain_sizes, seed=recipe.run.seed),
@@ -123,7 +120,8 @@ def finetune(recipe, domain: PreparedDomain, args) -> None:
 
     if accelerator.is_main_process:  # the model first: whatever becomes of the test, it is there
         folder.publish(folder.best)
-        RetrProcessor(catalog, data.max_length, text_whitening=config.text_whitening).save_pretrained(folder.path)
+        longest = data.max_length - (config.direction == "bidirectional")  # room for the [mask]
+        RetrProcessor(catalog, longest, text_whitening=config.text_whitening).save_pretrained(folder.path)
     rows = (
         test(recipe, domain, model.to(accelerator.device), text, progress, sources, folder) if evaluation.test else []
     )
@@ -142,6 +140,18 @@ def finetune(recipe, domain: PreparedDomain, args) -> None:
     for tracker in accelerator.trackers:
         tracker.finish()
     accelerator.wait_for_everyone()
+
+
+def examples(config: RetrConfig, train_split, num_items: int, data, layout: str):
+    """What is read in training, and what makes batches of it: next items, or for a bidirectional body hidden ones."""
+    lay_out = layout_named(layout, data.max_length)
+    if config.direction == "bidirectional":
+        shares = config.cloze_share, config.cloze_last_share
+        return ClozeSequences([train_split], [num_items], data.max_length, *shares, data.window), ClozeCollator(lay_out)
+    sequences = TrainingSequences([train_split], [num_items], data.max_length, config.every_step, data.window)
+    negatives = config.objective in NEEDS_NEGATIVES
+    seen = sequences.seen() if negatives else None
+    return sequences, NextItemCollator(num_items, config.every_step, negatives, lay_out, seen)
 
 
 def test(recipe, domain: PreparedDomain, model, text, progress, sources: list[str], folder: RunFolder):
@@ -171,7 +181,7 @@ def test(recipe, domain: PreparedDomain, model, text, progress, sources: list[st
     )
 
 
-def build_model(recipe, catalog: ItemCatalog) -> tuple[RetrForSequentialRecommendation, list[str]]:
+def build_model(recipe, catalog: ItemCatalog) -> tuple[RetrHead, list[str]]:
     """The recommendation head for a catalogue, and the domains its weights were trained on before.
 
     Raises:
@@ -180,25 +190,26 @@ def build_model(recipe, catalog: ItemCatalog) -> tuple[RetrForSequentialRecommen
     """
     start, length = recipe.run.init, recipe["data"].max_length
     if start is None:
-        config, sources = RetrConfig(**recipe["model"], max_position_embeddings=length), []
+        config, sources = model_config(**recipe["model"], max_position_embeddings=length), []
         if config.uses_text:
             config.text_size = catalog.item_table().shape[1]
         stamp(config, catalog)
-        return RetrForSequentialRecommendation(config), sources
+        return AutoModelForSequenceClassification.from_config(config), sources
 
     start = local_folder(start)  # a repository of the Hub is in the cache since the recipe was checked
-    config = RetrConfig.from_pretrained(start)
+    config = AutoConfig.from_pretrained(start)
     check_catalog(config, catalog)
     if length > config.max_position_embeddings:
         raise DataError(f"data.max_length={length}: {start} reads {config.max_position_embeddings} items at most")
-    for name, value in recipe["model"].items():
+    for name, value in ((name, value) for name, value in recipe["model"].items() if name != "model_type"):
         setattr(config, name, value)
     stamp(config, catalog)
     transformers_logging.set_verbosity_error()  # its report of a new id table reads like a mistake; we check ourselves
-    model, loading = RetrForSequentialRecommendation.from_pretrained(start, config=config, output_loading_info=True)
+    head = AutoModelForSequenceClassification
+    model, loading = head.from_pretrained(start, config=config, output_loading_info=True)
     # New weights: those of the items, and terms of the score that the pre-trained model has not.
     new = ("model.embed_tokens.",) if config.uses_ids else ()
-    before = RetrConfig.from_pretrained(start)
+    before = AutoConfig.from_pretrained(start)
     new += tuple(f"{term}." for term in ("text_path", "repeat_term") if not getattr(before, term))
     missing = [name for name in loading["missing_keys"] if not name.startswith(new)]
     wrong = sorted([*missing, *loading["unexpected_keys"]])

@@ -1,8 +1,9 @@
-"""The cross-domain table: every system on every target and seed, pre-trained and from scratch, each run a process.
+"""A table of the papers: every system on every target and seed, pre-trained and from scratch, each run a process.
 
     python scripts/grid.py recipes/grids/cross_domain.yaml --dry-run                 # the commands, nothing is run
     python scripts/grid.py recipes/grids/cross_domain.yaml --jobs 2                  # two at a time share the cores
     python scripts/grid.py recipes/grids/cross_domain.yaml "seeds=[0]" output=runs/one    # a part of it
+    python scripts/grid.py recipes/grids/intra.yaml "finetune=[recipes/intra/beauty.yaml]"    # nothing pre-trained
     python scripts/grid.py recipes/grids/smoke.yaml                                  # the synthetic world, minutes
 
 Opens a grid file, leaves model folders, logs, result rows and table.md in its output folder. What is finished is
@@ -23,6 +24,7 @@ from retr_hf.job_queue import JobQueue
 from retr_hf.report.paired import paired_differences, paired_tables
 from retr_hf.report.plots import plot_differences
 from retr_hf.report.results import read_rows
+from retr_hf.report.tables import result_tables
 from retr_hf.stage import run
 from retr_hf.training.recipe import describe_schema, load_recipe
 
@@ -74,12 +76,13 @@ def write_table(plan: Plan, grid: GridSettings, failed: dict[str, str], figure: 
     if not plan.rows.is_file():
         return
     rows = read_rows(plan.rows)
-    about = [grid.description, f"Pre-trained with {grid.pretrain}."]
+    about = [grid.description, f"Pre-trained with {grid.pretrain}." if grid.pretrain else "From scratch."]
     missing = [f"- {sentence}" for sentence in plan.left_out] + [
         f"- {name}: {reason}" for name, reason in failed.items()
     ]
     about += ["\n".join(["Left out or failed:", *missing])] if missing else []
-    text = "\n\n".join([*filter(None, about), paired_tables(rows, plan.systems, published="all")])
+    tables = paired_tables(rows, plan.systems, published="all") if grid.pretrain else result_tables(rows)
+    text = "\n\n".join([*filter(None, about), tables])
     path = plan.output / TABLE_FILE
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     temporary.write_text(text, encoding="utf-8")

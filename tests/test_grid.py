@@ -127,6 +127,26 @@ def test_mistakes_are_told_before_anything_runs(here):
         GridSettings(**GRID | {"seeds": []})
 
 
+def test_without_pretraining_systems_and_variants_run_from_scratch(here):
+    only = {"pretrain": None, "starts": ["scratch"], "systems": ["ids.yaml"], "scratch_only": [], "seeds": [0, 1]}
+    only |= {"variants": [["two, heads", "ids.yaml", "model.num_attention_heads=2"]], "baselines": []}
+    it = plan(**only)
+    assert [job.name for job in it.jobs] == [
+        f"{domain}/{stem}/scratch-{seed}"
+        for stem in ("ids", "two_heads") for domain in ("camping", "cycle") for seed in (0, 1)
+    ]  # fmt: skip
+    assert it.systems == ["Ids", "two, heads"] and it.left_out == []
+    one, other = it.jobs[0].recipe.as_dict(), it.jobs[4].recipe.as_dict()
+    assert {key for key in one if one[key] != other[key]} == {"name", "model", "output"}
+    assert other["model"] == one["model"] | {"num_attention_heads": 2} and one["init"] is None
+    for change, told in [
+        ({"starts": ["pretrained", "scratch"]}, r"without a pre-training recipe expected \[scratch\]"),
+        ({"variants": [["heads", "model.num_attention_heads=2"]]}, "expected a name, a system file, then overrides"),
+    ]:
+        with pytest.raises(ValueError, match=told):
+            GridSettings(**GRID | only | change)
+
+
 def in_process(monkeypatch):
     """What starts a command in this process, as a process that has ended."""
 

@@ -13,6 +13,9 @@ from transformers.pipelines import PIPELINE_REGISTRY
 assert AutoConfig.for_model("retr").model_type == "retr"
 for slot, name in ((AutoModel, "RetrModel"), (AutoModelForSequenceClassification, "RetrForSequentialRecommendation")):
     assert slot._model_mapping[type(AutoConfig.for_model("retr"))].__name__ == name
+gru4rec = type(AutoConfig.for_model("gru4rec"))
+name = AutoModelForSequenceClassification._model_mapping[gru4rec].__name__
+assert name == "Gru4RecForSequentialRecommendation"
 assert "sequential-recommendation" in PIPELINE_REGISTRY.get_supported_tasks()
 """
 

@@ -42,17 +42,34 @@ class NextItemCollator:
     """Histories and their next items, for the recommendation head on one catalogue.
 
     Softmax reads the whole catalogue, so ``input_ids`` are catalogue indices. With ``negatives`` (BPR) each target gets
-    one item drawn uniformly among those not in the part of the history that is read, a new one every epoch.
+    one item drawn uniformly among those its user has not, a new one every epoch.
 
     Args:
         num_items: items of the catalogue.
         every_step: every item after the first is a target; otherwise the last one alone.
         lay_out: where histories lie in rows.
+        seen: ``TrainingSequences.seen``, what no negative of an owner may be. None: what the sequence itself holds,
+            which of a history longer than the model reads is a part.
+
+    NOTE: the whole history of the training split. RETR and S3-Rec leave out the validation and test items too, which
+    tells the training what they are not; SASRec does as we do.
+
+    Raises:
+        ValueError: some history holds every item, so that no negative can be drawn.
     """
 
-    def __init__(self, num_items: int, every_step: bool = True, negatives: bool = False, lay_out: LayOut = one_per_row):
+    def __init__(
+        self,
+        num_items: int,
+        every_step: bool = True,
+        negatives: bool = False,
+        lay_out: LayOut = one_per_row,
+        seen: np.ndarray | None = None,
+    ):
         self.num_items, self.every_step, self.negatives = num_items, every_step, negatives
-        self.lay_out = lay_out
+        self.lay_out, self.seen = lay_out, seen
+        if negatives and seen is not None:
+            self._require_negatives(seen)
 
     def __call__(self, whole: RaggedBatch, rng: np.random.Generator, mine: slice) -> dict[str, np.ndarray]:
         """-> input_ids, attention_mask, labels [R, W], with packing position_ids, with groups length_groups, with
@@ -60,7 +77,7 @@ class NextItemCollator:
         negatives = self._draw_negatives(whole, rng) if self.negatives else None
         batch = whole.select(mine)
         inputs, targets = _inputs_and_targets(batch)
-        rows = _Rows(inputs, self.lay_out)
+        rows = Rows(inputs, self.lay_out)
         arrays = rows.arrays()
         labels = targets.tokens if self.every_step else _last_only(targets)
         arrays["labels"] = rows.place(labels, IGNORED)
@@ -74,18 +91,22 @@ class NextItemCollator:
         return {"num_items_in_batch": _num_targets(whole, self.every_step)}
 
     def _draw_negatives(self, whole: RaggedBatch, rng: np.random.Generator) -> np.ndarray:
-        """One item per token, not in the token's own sequence: drawn, and drawn again where it was."""
-        owner = np.repeat(np.arange(len(whole.lengths)), whole.lengths)
-        width = self.num_items + 1
-        taken = np.unique(owner * width + whole.tokens)
-        if np.bincount(taken // width).max() >= self.num_items:
-            raise ValueError(f"a history holds all {self.num_items} items: no negative can be drawn for BPR")
+        """One item per token that its user has not: drawn, and drawn again where the user had it."""
+        width, known = self.num_items + 1, self.seen is not None and whole.owners is not None
+        owner = np.repeat(whole.owners if known else np.arange(len(whole.lengths)), whole.lengths)
+        taken = self.seen if known else np.unique(owner * width + whole.tokens)
+        if not known:
+            self._require_negatives(taken)
         drawn = rng.integers(1, width, len(whole.tokens))
-        clash = np.isin(owner * width + drawn, taken)
-        while clash.any():
-            drawn[clash] = rng.integers(1, width, int(clash.sum()))
-            clash[clash] = np.isin(owner[clash] * width + drawn[clash], taken)
+        clash = np.flatnonzero(_among(owner * width + drawn, taken))
+        while len(clash):
+            drawn[clash] = rng.integers(1, width, len(clash))
+            clash = clash[_among(owner[clash] * width + drawn[clash], taken)]
         return drawn
+
+    def _require_negatives(self, taken: np.ndarray) -> None:
+        if np.bincount(taken // (self.num_items + 1)).max() >= self.num_items:
+            raise ValueError(f"a history holds all {self.num_items} items: no negative can be drawn for BPR")
 
 
 class PreTrainingCollator:
@@ -127,7 +148,7 @@ class PreTrainingCollator:
         ids, table_rows = np.concatenate([[PADDING_INDEX], ids]), table_rows + 1
         text = self.tables.rows(ids)
         inputs, targets = _inputs_and_targets(replace(batch, tokens=table_rows))
-        rows = _Rows(inputs, self.lay_out)
+        rows = Rows(inputs, self.lay_out)
         arrays = rows.arrays()
         arrays["labels"] = rows.place(targets.tokens if self.every_step else _last_only(targets), IGNORED)
         arrays["sequence_ends"] = rows.ends()
@@ -144,7 +165,7 @@ class PreTrainingCollator:
                 view = replace(inputs, tokens=tokens)
                 text = np.concatenate([text, self.word_drop_tables.rows(ids[dropped])])
                 ids = np.concatenate([ids, np.full(len(dropped), PADDING_INDEX)])
-            view_rows = _Rows(view, self.lay_out)
+            view_rows = Rows(view, self.lay_out)
             arrays.update({f"view_{name}": array for name, array in view_rows.arrays().items()})
             arrays["view_sequence_ends"] = view_rows.ends()
         return arrays | {"text_embeddings": text, "table_item_ids": ids}
@@ -155,7 +176,7 @@ class PreTrainingCollator:
         return {"num_items_in_batch": targets, "num_sequences_in_batch": len(whole.lengths)}
 
 
-class _Rows:
+class Rows:
     """Sequences placed in rows [R, W]."""
 
     def __init__(self, batch: RaggedBatch, lay_out: LayOut):
@@ -187,6 +208,12 @@ class _Rows:
             nth = np.arange(len(self.batch.tokens)) - np.repeat(self.batch.first, self.batch.lengths)
             arrays["position_ids"] = self.place(nth, 0)
         return arrays
+
+
+def _among(values: np.ndarray, ascending: np.ndarray) -> np.ndarray:
+    """Whether each value is one of an ascending array's."""
+    places = np.minimum(np.searchsorted(ascending, values), len(ascending) - 1)
+    return ascending[places] == values
 
 
 def _inputs_and_targets(batch: RaggedBatch) -> tuple[RaggedBatch, RaggedBatch]:

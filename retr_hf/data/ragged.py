@@ -20,11 +20,15 @@ class RaggedBatch:
     tokens: [total] item ids, oldest first.
     lengths: [S].
     times: [total] int64, seconds, where the model reads them.
+    owners: [S] whose history each sequence is a part of (``TrainingSequences.seen``), where that is known.
+    labels: [total] what is asked for at each place (``data.cloze``), where that is not the next item.
     """
 
     tokens: np.ndarray
     lengths: np.ndarray
     times: np.ndarray | None = None
+    owners: np.ndarray | None = None
+    labels: np.ndarray | None = None
 
     @property
     def first(self) -> np.ndarray:
@@ -34,12 +38,15 @@ class RaggedBatch:
     def select(self, which: slice | np.ndarray) -> "RaggedBatch":
         """Some of the sequences, by slice or index."""
         taken = partial(gather_ragged, first=self.first[which], lengths=self.lengths[which])
-        return RaggedBatch(taken(self.tokens), self.lengths[which], None if self.times is None else taken(self.times))
+        times, labels = (None if values is None else taken(values) for values in (self.times, self.labels))
+        owners = None if self.owners is None else self.owners[which]
+        return RaggedBatch(taken(self.tokens), self.lengths[which], times, owners, labels)
 
     def keep(self, mask: np.ndarray) -> "RaggedBatch":
         """The tokens where ``mask`` [total] holds; every sequence must keep at least one."""
         counts = np.add.reduceat(mask.astype(np.int64), self.first)
-        return RaggedBatch(self.tokens[mask], counts, None if self.times is None else self.times[mask])
+        times, labels = (None if values is None else values[mask] for values in (self.times, self.labels))
+        return RaggedBatch(self.tokens[mask], counts, times, self.owners, labels)
 
 
 @dataclass(frozen=True)

@@ -52,6 +52,7 @@ class SequenceContext:
     ends: ascending flat place [S] of the one token a sequence that asks; None means all ask.
     times: int64 [B, N] seconds, or None.
     marks: [B, N] event types, or None.
+    direction: "causal", or "bidirectional": all real tokens of a sequence see one another.
     """
 
     layout: SequenceLayout
@@ -59,6 +60,7 @@ class SequenceContext:
     ends: torch.Tensor | None = None
     times: torch.Tensor | None = None
     marks: torch.Tensor | None = None
+    direction: str = "causal"
 
     def sees(self, queries: int) -> torch.Tensor:
         """What each of M = ``queries`` tokens a row may look at: bool [S or 1, M, N], whatever the kernel's mask is."""
@@ -79,7 +81,9 @@ class SequenceContext:
         times = [None] * len(valid) if self.times is None else self.layout.rectangles(self.times)
         marks = [None] * len(valid) if self.marks is None else self.layout.rectangles(self.marks)
         masks = [None] * len(valid)
-        if self.ends is not None:
+        if self.direction == "bidirectional":
+            masks = [mask.unsqueeze(1) for mask in self.layout.visible("global", self.ends)]
+        elif self.ends is not None:
             masks = [mask.unsqueeze(1) for mask in self.layout.visible("causal", self.ends)]
         return [
             replace(self, layout=SequenceLayout(valid[nth]), attention_mask=masks[nth], ends=None, times=times[nth],

@@ -214,7 +214,13 @@ class BehaviorCache:
 
 def _require_fixed_past(body: RetrModel) -> None:
     """Raises ValueError unless a body's tokens stay what they are when items follow."""
+    if not isinstance(body, RetrModel):
+        raise ValueError(
+            f"{body.config.model_type}: only RETR's own body is served item by item; call the model itself"
+        )
     config, problems = body.config, []
+    if config.direction == "bidirectional":
+        problems.append('direction="bidirectional" changes every past state with each item')
     if body.training:
         problems.append("it is in training mode: call model.eval()")
     if config.router == "pathway" and config.router_context == "global":

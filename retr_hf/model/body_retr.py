@@ -14,6 +14,7 @@ or, with ``length_groups``, one long row [1, T] holds groups of histories of lik
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import nn
@@ -27,9 +28,11 @@ from transformers.utils.output_capturing import capture_outputs
 
 from .attention import PathwayAttention, SequenceContext
 from .block_retr import RetrLayer
+from .cloze import MASK
 from .configuration_retr import RetrConfig
 from .dropout import Dropout
 from .item_encoder import MixtureOfExpertsAdaptor
+from .item_reader import ItemReader
 from .outputs import RetrModelOutput
 from .pathway import PathwayRouter, pick
 from .sequence_layout import SequenceLayout
@@ -74,7 +77,7 @@ class RetrPreTrainedModel(PreTrainedModel):
             module.initialize()
 
 
-class RetrModel(RetrPreTrainedModel):
+class RetrModel(ItemReader, RetrPreTrainedModel):
     """The body: item table -> tokens -> L routed blocks. No loss, no score.
 
     With ``router="none"`` this is RecBole's SASRec encoder (Kang & McAuley 2018), and with text items UniSRec's.
@@ -82,51 +85,13 @@ class RetrModel(RetrPreTrainedModel):
 
     def __init__(self, config: RetrConfig):
         super().__init__(config)
-        if config.uses_ids:
-            self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size, config.pad_token_id)
-        if config.uses_text:
-            self.item_adaptor = MixtureOfExpertsAdaptor(config)
+        self.build_items(config)
         self.embed_positions = nn.Embedding(config.max_position_embeddings, config.hidden_size)
+        self.embed_mask = nn.Embedding(1, config.hidden_size) if config.direction == "bidirectional" else None
         self.input_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps) if config.input_norm else None
         self.dropout = Dropout(config.hidden_dropout)
         self.layers = nn.ModuleList(RetrLayer(config, layer_idx) for layer_idx in range(config.num_hidden_layers))
         self.post_init()
-
-    def get_input_embeddings(self):
-        """The id table, or None where items are read through text alone."""
-        return getattr(self, "embed_tokens", None)
-
-    def set_input_embeddings(self, value):
-        """Replaces the id table."""
-        self.embed_tokens = value
-
-    def encode_items(
-        self, item_ids: torch.Tensor | None = None, text_embeddings: torch.Tensor | None = None
-    ) -> torch.Tensor:
-        """Item vectors e [M, d]: id embedding, adapted text, or their sum.
-
-        item_ids: [M] catalogue indices; None means the table is the whole catalogue, row i being item i.
-        text_embeddings: [M, T], required where the config reads text.
-
-        Raises:
-            ValueError: text vectors are missing or have another width than ``config.text_size``.
-        """
-        vectors = 0
-        if self.config.uses_text:
-            if text_embeddings is None:
-                raise ValueError(
-                    f'item_features="{self.config.item_features}" reads item texts: pass text_embeddings [M, '
-                    f"{self.config.text_size}] (ItemCatalog.item_table()) or item_embeddings"
-                )
-            if text_embeddings.shape[-1] != self.config.text_size:
-                raise ValueError(
-                    f"text_embeddings are {text_embeddings.shape[-1]} wide, the model reads {self.config.text_size}: "
-                    f"embed the catalogue with the encoder the model was trained with ({self.config.text_encoder})"
-                )
-            vectors = self.item_adaptor(text_embeddings.to(self.item_adaptor.centers.dtype))
-        if self.config.uses_ids:
-            vectors = vectors + (self.embed_tokens.weight if item_ids is None else self.embed_tokens(item_ids))
-        return vectors
 
     @merge_with_config_defaults
     @capture_outputs
@@ -149,7 +114,8 @@ class RetrModel(RetrPreTrainedModel):
     ) -> RetrModelOutput:
         """Runs the body over histories.
 
-        input_ids: [B, N] rows of the item table (0 is padding); or inputs_embeds [B, N, d], exactly one of them.
+        input_ids: [B, N] rows of the item table (0 is padding); or inputs_embeds [B, N, d], exactly one of them. In a
+            bidirectional body -1 is [mask].
         attention_mask: [B, N], 1 for real items; None means all are real.
         position_ids: [B, N]; pass it for packed rows only (see the top of the file).
         text_embeddings, table_item_ids, item_embeddings: the item table (see the top of the file).
@@ -166,10 +132,13 @@ class RetrModel(RetrPreTrainedModel):
         """
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("pass exactly one of input_ids and inputs_embeds")
+        masks = self.embed_mask is not None and input_ids is not None
         if inputs_embeds is None:
             if item_embeddings is None:
                 item_embeddings = self.encode_items(table_item_ids, text_embeddings)
-            inputs_embeds = self.look_up(input_ids, item_embeddings)
+            inputs_embeds = self.look_up(input_ids.clamp(min=0) if masks else input_ids, item_embeddings)
+        if masks:
+            inputs_embeds = torch.where((input_ids == MASK)[..., None], self.embed_mask.weight[0], inputs_embeds)
 
         if route_generator is not None and self.training and any(layer.gradient_checkpointing for layer in self.layers):
             raise ValueError("gradient checkpointing draws the routes twice: leave route_generator out")
@@ -178,7 +147,7 @@ class RetrModel(RetrPreTrainedModel):
 
         if output_routes is None:
             output_routes = getattr(self.config, "output_routes", False)
-        context = SequenceContext(layout, mask, times=times, marks=marks)
+        context = SequenceContext(layout, mask, times=times, marks=marks, direction=self.config.direction)
         ends, early = None, False
         if sequence_ends is not None:
             ends, order = sequence_ends.sort()
@@ -188,7 +157,7 @@ class RetrModel(RetrPreTrainedModel):
         route = None
         for layer in self.layers:
             if early and layer is self.layers[-1]:
-                context = SequenceContext(layout, ends=ends, times=times, marks=marks)
+                context = replace(context, attention_mask=None, ends=ends)
             hidden_states, *rest = layer(hidden_states, route, context, route_generator, **kwargs)
             routing, terms = rest[:3], rest[3:]
             auxiliaries.extend(terms)
@@ -211,10 +180,6 @@ class RetrModel(RetrPreTrainedModel):
             item_embeddings=item_embeddings,
             position_ids=position_ids,
         )
-
-    def look_up(self, rows: torch.Tensor, item_embeddings: torch.Tensor) -> torch.Tensor:
-        """Item vectors [..., d] of table rows; columns of the table beyond d are a head's own."""
-        return nn.functional.embedding(rows, item_embeddings[:, : self.config.hidden_size])
 
     def compile_blocks(self) -> None:
         """Hands what each block does token by token to torch.compile: one graph for training and one for evaluation,
@@ -259,6 +224,10 @@ class RetrModel(RetrPreTrainedModel):
             self._check_length(length)
             layout = SequenceLayout(valid)
             position_ids = (attention_mask.long().cumsum(1) - 1).clamp(min=0)
+        if self.config.direction == "bidirectional":
+            if self.config._attn_implementation not in ("sdpa", "eager"):
+                raise ValueError('direction="bidirectional" reads rows through a mask: use sdpa or eager attention')
+            return layout, position_ids, layout.visible("global")[0].unsqueeze(1)
         mask = create_causal_mask(
             config=self.config,
             inputs_embeds=inputs_embeds,

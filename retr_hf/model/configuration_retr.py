@@ -13,10 +13,12 @@ SPARSE_PATTERNS = ("strided", "fixed")
 MODULATING_DELTAS = ("previous", "next")
 ITEM_FEATURES = ("id", "text", "text+id")
 ROUTERS = ("pathway", "random", "none")
+DIRECTIONS = ("causal", "bidirectional")
 ROUTER_CONTEXTS = ("causal", "global")
 GUMBELS = ("adaptive", "fixed")
 OMEGA_ACTIVATIONS = ("softplus", "relu")
-OBJECTIVES = ("softmax", "sampled_softmax", "bpr", "bce", "gbce", "sce")
+OBJECTIVES = ("softmax", "sampled_softmax", "bpr", "bce", "gbce", "sce", "top1", "top1_max", "bpr_max")
+SHARED_NEGATIVES = ("sampled_softmax", "top1", "top1_max", "bpr_max")
 NEGATIVE_SAMPLINGS = ("uniform", "popularity")
 SCORES = ("cosine", "dot")
 
@@ -35,9 +37,11 @@ class RetrConfig(PreTrainedConfig):
         num_attention_heads: heads h; must divide ``hidden_size``.
         intermediate_size: inner width of the feed-forward layers.
         hidden_act: activation of the feed-forward layers, a transformers name.
-        hidden_dropout, attention_dropout: probabilities after embeddings and sublayers, and on attention weights.
+        hidden_dropout, attention_dropout: probabilities after embeddings and sublayers, and on attention weights (None:
+            the same).
         max_position_embeddings: longest history N the model reads.
         input_norm: layer norm on item + position (RecBole's SASRec and UniSRec have it).
+        direction: ``"causal"``; or ``"bidirectional"``, with ``attention="full"``, trained by cloze (BERT4Rec).
         attention: tenant of the attention slot (``attentions.ATTENTIONS``); its own settings follow.
     Attentions
         low_rank_interests: of ``"low_rank"`` (LightSANs): interests k that keys and values are summed up in.
@@ -64,7 +68,8 @@ class RetrConfig(PreTrainedConfig):
         catalog_hash: hash of the catalogue the id table belongs to (stamped by training; None for ``"text"``).
     Router
         router: ``"pathway"`` learned, ``"random"`` the paper's ablation, ``"none"`` plain attention (SASRec).
-        router_context: ``"causal"`` running mean, or ``"global"`` as printed, legal only with ``every_step=False``.
+        router_context: ``"causal"`` running mean, or ``"global"`` as printed, legal only with ``every_step=False`` or a
+            bidirectional body.
         hierarchical_route: a token dropped in one block stays dropped in the next (equation 6).
         gumbel, gumbel_temperature: ``"adaptive"`` relaxation (equation 5) or ``"fixed"`` temperature (equation 4).
         omega_activation: of the adaptive weight ω: ``"softplus"``, or ``"relu"`` as printed, which can die.
@@ -74,17 +79,26 @@ class RetrConfig(PreTrainedConfig):
     Objective of the recommendation head
         objective: ``"softmax"`` over the whole catalogue; ``"sampled_softmax"`` over negatives shared by a batch, with
             logQ correction; ``"bpr"`` (RETR) or ``"bce"`` (SASRec) with one negative a target; ``"gbce"`` (gSASRec)
-            with many; ``"sce"`` over the hardest items of random buckets.
-        num_negatives: negatives K of ``"sampled_softmax"`` and ``"gbce"``.
+            with many; ``"sce"`` over the hardest items of random buckets; ``"top1"``, ``"top1_max"`` and ``"bpr_max"``
+            (GRU4Rec) over negatives shared by a batch.
+        num_negatives: negatives K, of all but ``"softmax"``, ``"bpr"``, ``"bce"`` and ``"sce"``.
         gbce_calibration: t of ``"gbce"``: 0 is plain BCE, 1 undoes all overconfidence that sampling brings.
-        negative_sampling: of ``"sampled_softmax"``: ``"uniform"``, or ``"popularity"`` in proportion to item counts.
+        negative_sampling, popularity_power: of negatives that a batch shares: ``"uniform"``, or ``"popularity"`` in
+            proportion to item counts to this power.
+        bpr_max_regularisation, bpr_max_elu: of ``"bpr_max"``: the weight λ of the negatives' squared scores, and the
+            parameter of the ELU that scores go through first (0: none).
         sce_bucket_size: items b_y a bucket of ``"sce"``.
         score: ``"cosine"`` divided by ``temperature``, or plain ``"dot"`` product.
+        item_bias, output_table: a learned number an item in its score, and a second table of ids that items are scored
+            with, apart from the one they are read with; only with ``item_features="id"`` and ``"dot"``.
         text_path: a residual from raw text vectors to the score (``history_terms``); it starts at
             ``text_path_weight`` for the last item, times ``text_path_decay`` for each one before, and the body's own
             score at ``score_gain``: with 0 the untrained model is the text-similarity recommender.
         repeat_term: what an item of the history adds to its own score, learned, from ``repeat_term_start`` on.
         every_step: every item after the first is a target (one pass); False reads the last position alone.
+        cloze_share, cloze_last_share: of a bidirectional body: the share ρ of a history's items that are hidden, and of
+            histories that hide their last one alone.
+        output_transform: a layer and its layer norm between state and score (BERT4Rec).
     Objectives of the pre-training head (UniSRec)
         sequence_loss_weight: weight λ of the sequence-sequence term (0 leaves it out).
         unisrec_compat: keep the authors' denominator, where an item's own copies in the batch count as exp(0)
@@ -115,11 +129,12 @@ class RetrConfig(PreTrainedConfig):
     intermediate_size: int = 256
     hidden_act: str = "gelu"
     hidden_dropout: float | int = 0.5
-    attention_dropout: float | int = 0.5
+    attention_dropout: float | int | None = 0.5
     layer_norm_eps: float = 1e-12
     initializer_range: float = 0.02
     max_position_embeddings: int = 50
     input_norm: bool = True
+    direction: str = "causal"
     attention: str = "full"
 
     low_rank_interests: int = 5
@@ -161,9 +176,14 @@ class RetrConfig(PreTrainedConfig):
     num_negatives: int = 256
     gbce_calibration: float | int = 0.75
     negative_sampling: str = "uniform"
+    popularity_power: float | int = 1.0
+    bpr_max_regularisation: float | int = 1.0
+    bpr_max_elu: float | int = 0.5
     sce_bucket_size: int = 256
     score: str = "cosine"
     temperature: float | int = 0.07
+    item_bias: bool = False
+    output_table: bool = False
     text_path: bool = False
     text_path_weight: float | int = 0.5
     text_path_decay: float | int = 0.5
@@ -171,6 +191,9 @@ class RetrConfig(PreTrainedConfig):
     repeat_term: bool = False
     repeat_term_start: float | int = -0.3
     every_step: bool = True
+    cloze_share: float | int = 0.2
+    cloze_last_share: float | int = 1 / 11
+    output_transform: bool = False
 
     sequence_loss_weight: float | int = 1e-3
     unisrec_compat: bool = False
@@ -184,6 +207,8 @@ class RetrConfig(PreTrainedConfig):
     def __post_init__(self, **kwargs):
         if installed():  # transformers registers our pipeline; a copy named here would ask for trust_remote_code
             kwargs.pop("custom_pipelines", None)
+        if self.attention_dropout is None:
+            self.attention_dropout = self.hidden_dropout
         super().__post_init__(**kwargs)
 
     def get_text_config(self, decoder=None, encoder=None):
@@ -216,6 +241,7 @@ class RetrConfig(PreTrainedConfig):
         problems = [
             f"{name}={value!r}: expected one of {', '.join(map(repr, allowed))}"
             for name, value, allowed in (
+                ("direction", self.direction, DIRECTIONS),
                 ("attention", self.attention, ATTENTIONS),
                 ("local_type", self.local_type, LOCAL_TYPES),
                 ("sparse_pattern", self.sparse_pattern, SPARSE_PATTERNS),
@@ -237,17 +263,31 @@ class RetrConfig(PreTrainedConfig):
             problems.append(
                 f"hidden_size={self.hidden_size} must be a multiple of num_attention_heads={self.num_attention_heads}"
             )
-        if self.router == "pathway" and self.router_context == "global" and self.every_step:
+        sees_targets = self.every_step and self.direction == "causal"
+        if self.router == "pathway" and self.router_context == "global" and sees_targets:
             problems.append(
                 'router_context="global" reads the whole history, future included, so a loss at every step would see '
                 'its own targets: set every_step=False (last position only) or router_context="causal"'
             )
+        if self.direction == "bidirectional" and (
+            self.attention != "full" or self.objective in ("bpr", "bce") or self.text_path or self.repeat_term
+        ):
+            problems.append(
+                'direction="bidirectional" is for attention="full" and objectives without negatives of the collator '
+                f"(came {self.attention!r}, {self.objective!r}), and its score reads no history: set text_path=False, "
+                "repeat_term=False"
+            )
         if self.unisrec_compat and self.every_step:
             problems.append("unisrec_compat=True is defined for one target a row: set every_step=False")
-        if self.negative_sampling == "popularity" and self.objective != "sampled_softmax":
+        if self.negative_sampling == "popularity" and self.objective not in SHARED_NEGATIVES:
             problems.append(
                 f'negative_sampling="popularity" has no meaning for objective={self.objective!r}: '
-                'set objective="sampled_softmax" or negative_sampling="uniform"'
+                f'set negative_sampling="uniform", or an objective of {", ".join(SHARED_NEGATIVES)}'
+            )
+        if (self.item_bias or self.output_table) and (self.item_features != "id" or self.score != "dot"):
+            problems.append(
+                'item_bias=True and output_table=True belong to item_features="id" and score="dot", came '
+                f"{self.item_features!r} and {self.score!r}"
             )
         if self.text_path and not self.uses_text:
             problems.append(f"text_path=True reads text vectors: item_features={self.item_features!r} has none")
@@ -262,10 +302,14 @@ class RetrConfig(PreTrainedConfig):
         for name in ("hidden_dropout", "attention_dropout", "adaptor_dropout"):
             if not 0 <= getattr(self, name) < 1:
                 problems.append(f"{name}={getattr(self, name)}: expected a probability in [0, 1)")
+        if not 0 < self.cloze_share <= 1 or not 0 <= self.cloze_last_share <= 1:
+            came = f"{self.cloze_share}, {self.cloze_last_share}"
+            problems.append(f"cloze_share, cloze_last_share={came}: expected shares in (0, 1] and [0, 1]")
         for name in ("router_init_keep", "denoising_init_keep"):
             if not 0 < getattr(self, name) < 1:
                 problems.append(f"{name}={getattr(self, name)}: expected a probability in (0, 1)")
-        for name in ("denoising_l0_weight", "denoising_jacobian_weight", "modulating_weight"):
+        for name in ("denoising_l0_weight", "denoising_jacobian_weight", "modulating_weight", "popularity_power",
+                     "bpr_max_regularisation", "bpr_max_elu"):  # fmt: skip
             if getattr(self, name) < 0:
                 problems.append(f"{name}={getattr(self, name)}: expected 0 or more")
         if self.attention == "local_global":

@@ -5,8 +5,11 @@ Axis letters: B rows of a batch, N length, d width, M rows of an item table, T t
 
 import torch
 from torch import nn
+from transformers import initialization as init
+from transformers.activations import ACT2FN
 
 from .body_retr import RetrModel, RetrPreTrainedModel, last_places
+from .cloze import Asked, ask_for_next
 from .configuration_retr import RetrConfig
 from .history_terms import RepeatTerm, TextPath, recent_rows
 
@@ -14,16 +17,36 @@ from .history_terms import RepeatTerm, TextPath, recent_rows
 NORM_FLOOR = 1e-3
 
 
+class OutputTransform(nn.Module):
+    """y = LN(GELU(z W_P + b_P)), BERT4Rec's layer between state and score: [..., d] -> [..., d]."""
+
+    def __init__(self, config: RetrConfig):
+        super().__init__()
+        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
+        self.act_fn = ACT2FN[config.hidden_act]
+        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """See the class."""
+        return self.norm(self.act_fn(self.dense(hidden_states)))
+
+
 class RetrHead(RetrPreTrainedModel):
     """The body, and the score of history_terms.py: a product of a query and a candidate, and the repeat term.
 
     With ``config.text_path`` the item table is [M, d + T], wider than the body reads: beside the encoded vector of each
-    item stands its normalised text.
+    item stands its normalised text. With ``config.output_table`` and ``config.item_bias`` stand beside it
+    the vector that the item is scored with, and its bias: [M, d + d + 1].
     """
+
+    body_class = RetrModel
 
     def __init__(self, config: RetrConfig):
         super().__init__(config)
-        self.model = RetrModel(config)
+        self.model = self.body_class(config)
+        self.item_bias = nn.Embedding(config.vocab_size, 1) if config.item_bias else None
+        self.output_table = nn.Embedding(config.vocab_size, config.hidden_size) if config.output_table else None
+        self.output_transform = OutputTransform(config) if config.output_transform else None
         self.text_path = TextPath(config) if config.text_path else None
         self.repeat_term = RepeatTerm(config) if config.repeat_term else None
         self.post_init()
@@ -31,7 +54,9 @@ class RetrHead(RetrPreTrainedModel):
     @torch.no_grad()
     def _init_weights(self, module):
         super()._init_weights(module)
-        if isinstance(module, TextPath | RepeatTerm):  # a checkpoint may be without them
+        if module is self.item_bias:
+            init.zeros_(module.weight)
+        elif isinstance(module, TextPath | RepeatTerm):  # a checkpoint may be without them
             module.initialize()
 
     def get_output_embeddings(self):
@@ -41,6 +66,10 @@ class RetrHead(RetrPreTrainedModel):
     def encode_items(self, item_ids=None, text_embeddings=None) -> torch.Tensor:
         """Item table [M, d], with a text path [M, d + T]; arguments as for ``RetrModel.encode_items``."""
         vectors = self.model.encode_items(item_ids, text_embeddings)
+        tables = [table for table in (self.output_table, self.item_bias) if table is not None]
+        if tables:
+            beside = [table.weight if item_ids is None else table(item_ids) for table in tables]
+            return torch.cat([vectors, *(each.to(vectors.dtype) for each in beside)], dim=-1)
         if self.text_path is None:
             return vectors
         return torch.cat([vectors, nn.functional.normalize(text_embeddings, dim=-1).to(vectors.dtype)], dim=-1)
@@ -125,14 +154,18 @@ class RetrHead(RetrPreTrainedModel):
 
     def body_queries(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """Hidden states [..., d] as queries of the body alone."""
+        if self.output_transform is not None:
+            hidden_states = self.output_transform(hidden_states)
         if self.config.score == "cosine":
             return nn.functional.normalize(hidden_states, dim=-1, eps=NORM_FLOOR) / self.config.temperature
+        if self.item_bias is not None:
+            return torch.cat([hidden_states, torch.ones_like(hidden_states[..., :1])], dim=-1)
         return hidden_states
 
     def candidate_vectors(self, item_embeddings: torch.Tensor) -> torch.Tensor:
         """Rows of an item table (or states [M, d]) as candidates, so that score = query · candidate."""
         if self.config.score != "cosine":
-            return item_embeddings
+            return item_embeddings if self.output_table is None else item_embeddings[:, self.config.hidden_size :]
         vectors, text = item_embeddings.tensor_split([self.config.hidden_size], dim=-1)
         vectors = nn.functional.normalize(vectors, dim=-1, eps=NORM_FLOOR)
         return torch.cat([vectors, text], dim=-1) if text.shape[-1] else vectors
@@ -184,6 +217,12 @@ class RetrHead(RetrPreTrainedModel):
         """
         if sequence_ends is None:
             sequence_ends = last_places(attention_mask)
+        if self.config.direction == "bidirectional":
+            asked = self.ask_for_next(input_ids, attention_mask, inputs.pop("length_groups", None))
+            attention_mask, inputs["length_groups"] = asked.attention_mask, asked.length_groups
+            input_ids = asked.input_ids
+            # Histories are asked in the order of their rows; the answers come in the order of sequence_ends.
+            sequence_ends = asked.sequence_ends[sequence_ends.argsort().argsort()]
         if item_embeddings is None:
             item_embeddings = self.encode_items(table_item_ids, text_embeddings)
         outputs = self.model(
@@ -191,6 +230,10 @@ class RetrHead(RetrPreTrainedModel):
         )
         recent = self._recent(input_ids, outputs, sequence_ends)
         return self.query_vectors(outputs.last_hidden_state.squeeze(1), recent, item_embeddings)
+
+    def ask_for_next(self, input_ids, attention_mask=None, length_groups=None) -> Asked:
+        """Histories with the [mask] behind them where a bidirectional body answers (``cloze``)."""
+        return ask_for_next(input_ids, attention_mask, length_groups, self.config.max_position_embeddings)
 
     def _recent(self, input_ids, outputs, places) -> torch.Tensor | None:
         """The histories behind some places, where the score reads them."""

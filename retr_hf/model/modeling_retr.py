@@ -52,7 +52,8 @@ class RetrForSequentialRecommendation(RetrHead):
 
         input_ids ... length_groups: as for ``RetrModel.forward``. The table is what the loss takes its candidates
             from: pass the whole catalogue.
-        labels: [B, N] row of the next item at each step, -100 where there is no target.
+        labels: [B, N] row of the next item at each step, -100 where there is no target; for a bidirectional body of the
+            item that is hidden there (``cloze``). Without labels it is asked for what follows: see ``cloze.Asked``.
         negative_ids: [B, N] row of one negative at each step, for the objectives "bpr" and "bce".
         item_counts: [M] how often each row of the table occurs in training, for ``negative_sampling="popularity"``.
         num_items_in_batch: number of targets in the global batch; None means those of this call.
@@ -66,6 +67,13 @@ class RetrForSequentialRecommendation(RetrHead):
         if item_embeddings is None:
             item_embeddings = self.encode_items(table_item_ids, text_embeddings)
         num_rows = len(item_embeddings)
+        if self.config.direction == "bidirectional" and labels is None:
+            if input_ids is None or position_ids is not None:
+                raise ValueError(
+                    "a bidirectional model answers rows of input_ids, one history each or in length_groups"
+                )
+            asked = self.ask_for_next(input_ids, attention_mask, length_groups)
+            input_ids, attention_mask, length_groups = asked.input_ids, asked.attention_mask, asked.length_groups
         if new_text_embeddings is not None:
             if labels is not None:
                 raise ValueError("new_text_embeddings: a loss needs all items in the table; extend the catalogue")

@@ -4,12 +4,14 @@ Letters as in losses.py: T targets, M items of the catalogue without its padding
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import nn
 
 from .configuration_retr import RetrConfig
 from .losses import bce_loss, bpr_loss, softmax_loss
+from .pairwise_losses import bpr_max, pairwise_loss, top1, top1_max
 from .sampled_losses import draw_other_items, draw_shared_items, gbce_beta, gbce_loss, sampled_softmax_loss
 from .sce_loss import sce_buckets, sce_loss
 
@@ -56,7 +58,8 @@ def _softmax(config, queries, items, targets, negatives, num_targets, item_count
     return softmax_loss(queries, items, targets, num_targets, added=added)
 
 
-def _sampled_softmax(config, queries, items, targets, negatives, num_targets, item_counts, added):
+def _shared_negatives(config, items, item_counts):
+    """``draw_shared_items`` as the config wants it."""
     if config.negative_sampling == "uniform":
         item_counts = None
     elif item_counts is None or len(item_counts) != len(items):
@@ -65,8 +68,21 @@ def _sampled_softmax(config, queries, items, targets, negatives, num_targets, it
             f'negative_sampling="popularity" draws by how often each of the {len(items)} items occurs in training: '
             f"expected item_counts [{len(items)}], {came} came"
         )
-    drawn, log_expected = draw_shared_items(len(items), config.num_negatives, item_counts, items.device)
+    else:
+        item_counts = item_counts.double() ** config.popularity_power
+    return draw_shared_items(len(items), config.num_negatives, item_counts, items.device)
+
+
+def _sampled_softmax(config, queries, items, targets, negatives, num_targets, item_counts, added):
+    drawn, log_expected = _shared_negatives(config, items, item_counts)
     return sampled_softmax_loss(queries, items, targets, drawn, log_expected, num_targets)
+
+
+def _pairwise(config, queries, items, targets, negatives, num_targets, item_counts, added):
+    weight, elu = config.bpr_max_regularisation, config.bpr_max_elu
+    loss = {"top1": top1, "top1_max": top1_max, "bpr_max": partial(bpr_max, weight=weight, elu=elu)}[config.objective]
+    drawn, _ = _shared_negatives(config, items, item_counts)
+    return pairwise_loss(queries, items, targets, drawn, loss, num_targets)
 
 
 def _gbce(config, queries, items, targets, negatives, num_targets, item_counts, added):
@@ -97,4 +113,7 @@ LOSSES = {
     "bce": _with_one_negative(bce_loss),
     "gbce": _gbce,
     "sce": _sce,
+    "top1": _pairwise,
+    "top1_max": _pairwise,
+    "bpr_max": _pairwise,
 }

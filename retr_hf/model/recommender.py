@@ -1,11 +1,13 @@
 """Recommender: a model folder in, titles, scores and the pathway behind them out."""
 
+import json
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
+from transformers import AutoModelForSequenceClassification
 from transformers.utils import PushToHubMixin
 
 from .hub import TASK, local_folder
@@ -29,7 +31,10 @@ def open_model(folder: str | Path, **hub_arguments) -> RetrForSequentialRecommen
     folder = local_folder(folder, **hub_arguments)
     if not (folder / "config.json").is_file():
         raise ValueError(f"{folder}: expected a model folder, but it has no config.json; scripts/finetune.py makes one")
-    model, loading = RetrForSequentialRecommendation.from_pretrained(folder, output_loading_info=True)
+    kind = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type")
+    # Another type is a head of ours all the same, registered by the package; a copy of this code knows RETR alone.
+    head = RetrForSequentialRecommendation if kind == "retr" else AutoModelForSequenceClassification
+    model, loading = head.from_pretrained(folder, output_loading_info=True)
     if loading["missing_keys"] or loading["unexpected_keys"]:
         wrong = sorted([*loading["missing_keys"], *loading["unexpected_keys"]])
         raise ValueError(f"{folder}: its weights do not fit its config.json: {wrong[:5]}")

@@ -22,7 +22,21 @@ from .fields import Mismatch, annotation_of, describe, fit, limits, nearest
 from .layers import lay_overrides, lay_system, read_layers
 
 TOP = ""  # the section of the top-level keys
-Schema = Mapping[str, type | tuple[type, Collection[str]]]
+
+
+@dataclass(frozen=True)
+class OneOf:
+    """A section whose dataclass the recipe chooses, by the value of one of its keys.
+
+    key: that key. default: its value where it is not given. entries: value -> (dataclass, names), as in a schema.
+    """
+
+    key: str
+    default: str
+    entries: Mapping[str, tuple[type, Collection[str]]]
+
+
+Schema = Mapping[str, type | tuple[type, Collection[str]] | OneOf]
 
 
 @dataclass(frozen=True)
@@ -89,7 +103,8 @@ def load_recipe(
             over the file, a later one over an earlier one.
         schema: section name -> dataclass, the top-level keys' dataclass under "". A pair (dataclass, names) allows
             those keys only and gives the section back as a dict of what was given: for a model configuration, whose
-            remaining fields are no business of a recipe.
+            remaining fields are no business of a recipe. ``OneOf`` chooses among such pairs; the dict then holds the
+            choosing key too, where it was given.
         validators: rules across fields: the recipe -> one sentence for each problem. A rule that reads a section
             with a wrong value in it is left out, for what it would say is a guess.
         check_paths: False reads a recipe where its data is absent.
@@ -107,8 +122,12 @@ def load_recipe(
         problems += lay_system(given, origin, Path(system), names)
     problems += lay_overrides(given, origin, overrides, names)
     sections: dict[str, Any] = {}
+    schema, chosen = _choose(schema, given, origin, problems)
     for name in schema:
         problems += _check(name, given, origin, schema, sections, check_paths)
+    for name, choice in chosen.items():
+        if name in sections:
+            sections[name] = choice | sections[name]
     problems += _unknown_top(given, origin, schema)
     recipe = Recipe(" + ".join(map(str, [path, *systems])), sections)
     for validate in validators:
@@ -134,15 +153,46 @@ def builds(section: str, build: Callable[..., Any]) -> Validator:
 
 def describe_schema(schema: Schema) -> str:
     """Every key a recipe may hold, one a line, with its meaning, type and default: for a script's ``--help``."""
-    lines = []
-    for name in schema:
-        cls, fields = _fields(schema[name])
-        lines += [f"{name}:"] if name else []
+    lines, entries = [], []
+    for name, entry in schema.items():
+        choices = entry.entries.items() if isinstance(entry, OneOf) else [(None, entry)]
+        told: set[str] = set()  # what the first choice may give is not said again of the others
+        for value, pair in choices:
+            entries.append((name, f"{name} ({entry.key}: {value})" if value else name, pair, frozenset(told)))
+            told |= set(_fields(pair)[1]) if value else set()
+    for name, title, pair, told in entries:
+        cls, fields = _fields(pair)
+        fields = {key: field for key, field in fields.items() if key not in told}
+        lines += [f"{title}:"] if name else []
         for key, field in fields.items():
             default = "required" if _required(field) else f"default {strict_yaml.inline(_plain(_default(field)))}"
             words = [field.metadata.get("help"), describe(annotation_of(cls, key)), default]
             lines.append(f"{'  ' if name else ''}{key}: {'; '.join(word for word in words if word)}")
     return "\n".join(lines)
+
+
+def _choose(schema: Schema, given: dict, origin: dict, problems: list[str]) -> tuple[Schema, dict[str, dict]]:
+    """The schema with every ``OneOf`` decided, and the choosing keys that were given, taken out of their sections."""
+    decided, chosen = dict(schema), {}
+    for name, entry in schema.items():
+        if not isinstance(entry, OneOf):
+            continue
+        section, value = given.get(name), entry.default
+        if isinstance(section, dict) and entry.key in section:
+            given[name] = {key: inner for key, inner in section.items() if key != entry.key}
+            value = section[entry.key]
+            if isinstance(value, str) and value in entry.entries:
+                chosen[name] = {entry.key: value}
+            else:
+                near = nearest(str(value), entry.entries)
+                problems.append(
+                    f"{name}.{entry.key}{origin.get((name, entry.key), '')}: expected one of "
+                    f"{', '.join(entry.entries)}, came {strict_yaml.inline(value)}"
+                    + (f"; did you mean {near}?" if near else "")
+                )
+                value = entry.default
+        decided[name] = entry.entries[value]
+    return decided, chosen
 
 
 def _check(name: str, given: dict, origin: dict, schema: Schema, sections: dict, check_paths: bool) -> Iterator[str]:

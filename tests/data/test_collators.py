@@ -1,12 +1,14 @@
 """Batches by hand: what stands where, packed or not."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from retr_hf.data.collators import NextItemCollator, PreTrainingCollator, TextTables
 from retr_hf.data.ragged import RaggedBatch, layout_named
+from retr_hf.data.training_sequences import TrainingSequences
 
 ALL = slice(None)
 I = -100  # noqa: E741  no target
@@ -108,6 +110,24 @@ class TestNextItemCollator:
             NextItemCollator(3, negatives=True)(ragged([1, 2], [3, 1, 2, 1]), generator(), ALL)
         arrays = NextItemCollator(4, negatives=True)(ragged([3, 1, 2, 1]), generator(), ALL)
         assert arrays["negative_ids"].tolist() == [[4, 4, 4]]
+
+    @pytest.mark.parametrize("every_step", [True, False])
+    def test_negatives_avoid_the_whole_history_and_not_only_what_is_read(self, every_step):
+        """Three of nine items are read; the user has had 1 .. 8, so 9 is the only negative."""
+        item_ids, offsets = np.array([1, 2, 3, 4, 5, 6, 7, 8, 5, 9, 9]), np.array([0, 9, 11])
+        split = SimpleNamespace(item_ids=item_ids, offsets=offsets, timestamps=None)
+        sequences = TrainingSequences([split], [9], max_length=2, every_step=every_step)
+        assert sequences.seen().tolist() == [1, 2, 3, 4, 5, 6, 7, 8, 10 + 9]
+        collate = NextItemCollator(9, every_step, negatives=True, seen=sequences.seen())
+        first = np.flatnonzero(sequences.owners == 0)
+        arrays = collate(sequences.slices(first, generator()), generator(), ALL)
+        assert set(arrays["negative_ids"][arrays["labels"] != I].tolist()) == {9}
+        second = np.flatnonzero(sequences.owners == 1)
+        drawn = {int(collate(sequences.slices(second, generator()), generator(seed), ALL)["negative_ids"].max())
+                 for seed in range(99)}  # fmt: skip
+        assert drawn == set(range(1, 9))
+        with pytest.raises(ValueError, match="holds all 8 items"):
+            NextItemCollator(8, negatives=True, seen=np.arange(1, 9))
 
     @pytest.mark.parametrize("layout", ["padded", "packed", "grouped"])
     def test_times_stand_where_their_items_stand(self, layout):

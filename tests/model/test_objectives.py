@@ -1,11 +1,14 @@
 """The table of objectives, and what each name asks for."""
 
+from functools import partial
+
 import pytest
 import torch
 
 from retr_hf.model.configuration_retr import OBJECTIVES, RetrConfig
 from retr_hf.model.losses import bce_loss, bpr_loss, softmax_loss
 from retr_hf.model.objectives import LOSSES, NEEDS_NEGATIVES, recommendation_loss
+from retr_hf.model.pairwise_losses import bpr_max, pairwise_loss, top1, top1_max
 from retr_hf.model.sampled_losses import draw_other_items, draw_shared_items, gbce_beta, gbce_loss, sampled_softmax_loss
 from retr_hf.model.sce_loss import sce_buckets, sce_loss
 
@@ -43,6 +46,22 @@ MEANING = [
     (
         config("sampled_softmax", negative_sampling="popularity"),
         lambda q, e: sampled_softmax_loss(q, e, targets, *draw_shared_items(ITEMS, 5, counts), 40),
+    ),
+    (
+        config("top1"),
+        lambda q, e: pairwise_loss(q, e, targets, draw_shared_items(ITEMS, 5)[0], top1, 40),
+    ),
+    (
+        config("top1_max", negative_sampling="popularity"),
+        lambda q, e: pairwise_loss(q, e, targets, draw_shared_items(ITEMS, 5, counts)[0], top1_max, 40),
+    ),
+    (
+        config(
+            "bpr_max", negative_sampling="popularity", popularity_power=0.5, bpr_max_elu=0, bpr_max_regularisation=3
+        ),
+        lambda q, e: pairwise_loss(
+            q, e, targets, draw_shared_items(ITEMS, 5, counts**0.5)[0], partial(bpr_max, weight=3, elu=0), 40
+        ),
     ),
     (config("sce"), lambda q, e: sce_loss(q, e, targets, *sce_buckets(q, e, 3), 40)),
 ]

@@ -11,8 +11,8 @@ from retr_hf.data.prepare import write_domain
 from retr_hf.data.synthetic import cycle_world
 from retr_hf.data.text_embeddings import embed_catalog
 from retr_hf.errors import RecipeError
-from retr_hf.grid import GridSettings
-from retr_hf.model.configuration_retr import RetrConfig
+from retr_hf.grid import GridSettings, Plan
+from retr_hf.model_section import model_config
 from retr_hf.report.published import published_numbers
 from retr_hf.report.results import read_rows
 from retr_hf.stage import SCHEMA
@@ -23,18 +23,20 @@ ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "recipes"
 SYSTEMS = sorted((FOLDER / "systems").glob("*.yaml"))
 GRIDS = sorted((FOLDER / "grids").glob("*.yaml"))
-STAGES = ("pretrain", "finetune", "synthetic")
+INTRA_SYSTEMS = sorted((FOLDER / "intra" / "systems").glob("*.yaml"))
+STAGES = ("pretrain", "finetune", "synthetic", "intra")
 RECIPES = sorted(path for stage in STAGES for path in (FOLDER / stage).glob("*.yaml") if path.stem != "base")
+INTRA = [path for path in RECIPES if path.parent.name == "intra"]
 TINY = ["hidden_size=16", "intermediate_size=16", "num_attention_heads=2", "num_experts=2"]
 
 
 def load(path, *systems, overrides=()):
-    rules = [*VALIDATORS, builds("model", RetrConfig)]
+    rules = [*VALIDATORS, builds("model", model_config)]
     return load_recipe(path, list(overrides), SCHEMA, rules, check_paths=False, systems=systems)
 
 
 def stem(path):
-    return path.stem if path.parent.name != "synthetic" else f"synthetic-{path.stem}"
+    return path.stem if path.parent.name not in ("synthetic", "intra") else f"{path.parent.name}-{path.stem}"
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=stem)
@@ -53,6 +55,29 @@ def test_every_system_says_its_command_and_goes_over_every_recipe(path):
                 load(recipe, path)
         else:
             load(recipe, path)
+
+
+@pytest.mark.parametrize("path", INTRA_SYSTEMS, ids=stem)
+def test_every_intra_domain_system_says_how_it_departs_and_goes_over_every_domain(path):
+    assert re.search(rf"scripts/\w+\.py recipes/intra/\w+\.yaml {path.relative_to(ROOT)}", opening(path))
+    assert "# Departs: " in opening(path)
+    printed = published_numbers()
+    names = set(printed["intra_domain_poster"]["Beauty"]) | set(printed["intra_domain_paper"]["Yelp"])
+    names |= {"RETR (poster)", "SASRec (softmax)"}
+    for recipe in INTRA:
+        one, other = load(recipe).as_dict(), load(recipe, path).as_dict()
+        assert other["name"] in names
+        differing = {key for key in one if one[key] != other[key]}
+        assert differing <= {"name", "description", "model", "training"} and "model" in differing
+
+
+def test_intra_domain_recipes_differ_in_their_domain_alone():
+    one = load(FOLDER / "intra" / "beauty.yaml").as_dict()
+    for path in INTRA:
+        other = load(path).as_dict()
+        differing = {key for key in one if one[key] != other[key]}
+        assert differing <= {"description", "results", "data"} or path.stem == "movielens_1m"
+        assert other["data"]["max_length"] == (200 if path.stem == "movielens_1m" else 100)
 
 
 @pytest.mark.parametrize("path", GRIDS, ids=stem)
@@ -99,7 +124,7 @@ def shop(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("path", RECIPES, ids=stem)
+@pytest.mark.parametrize("path", sorted({*RECIPES} - {*INTRA}) + [FOLDER / "intra" / "movielens_1m.yaml"], ids=stem)
 def test_every_recipe_runs(path, shop, tmp_path, monkeypatch, capsys):
     """Its own settings, two steps, on a tiny domain."""
     recipe = load(path)
@@ -110,6 +135,32 @@ def test_every_recipe_runs(path, shop, tmp_path, monkeypatch, capsys):
     assert (tmp_path / "run" / "model.safetensors").is_file()
     if recipe.run.task == "finetune":
         assert {row.protocol for row in read_rows(tmp_path / "rows.jsonl")} == {"full", "full-unseen", "sampled"}
+
+
+@pytest.mark.parametrize("path", INTRA_SYSTEMS, ids=stem)
+def test_every_intra_domain_system_runs(path, shop, tmp_path, monkeypatch, capsys):
+    """Its own settings but for the width, two steps on a tiny domain, and the folder evaluated once more."""
+    words = [FOLDER / "intra" / "beauty.yaml", path, f"data.domains=[{shop}]", f"output={tmp_path}/run"]
+    words += ["training.max_steps=2", "training.progress=false", "model.hidden_size=16", f"results={tmp_path}/a.jsonl"]
+    script(monkeypatch, "finetune.py", *words)
+    script(monkeypatch, "evaluate.py", tmp_path / "run", shop, "--results", tmp_path / "b.jsonl", "--cutoffs", 10)
+    one, other = (read_rows(tmp_path / name) for name in ("a.jsonl", "b.jsonl"))
+    assert [row.metrics for row in one] == [row.metrics for row in other] and len(one) == 3
+
+
+@pytest.mark.parametrize("name", ["intra", "ablations"])
+def test_grids_without_pretraining_are_planned(name, shop, tmp_path, monkeypatch):
+    """All their runs, on a domain of the layout: none is ruled out, and no two are the same run."""
+    monkeypatch.chdir(ROOT)
+    change = ["finetune=[recipes/intra/beauty.yaml]", "seeds=[0]", f"output={tmp_path}/grid"]
+    change += [f"finetune_overrides=['data.domains=[{shop}]']"]
+    grid = load_recipe(FOLDER / "grids" / f"{name}.yaml", change, {"": GridSettings}).run
+    plan = Plan(grid, scripts=ROOT / "scripts")
+    assert plan.left_out == [] and len(plan.jobs) == len({*grid.systems}) + len(grid.variants) + len(grid.baselines)
+    recipes = [str(job.recipe["model"]) + str(job.recipe["data"]) for job in plan.jobs if hasattr(job, "recipe")]
+    assert len(set(recipes)) == len(recipes)
+    every = {str(path.relative_to(ROOT)) for path in INTRA_SYSTEMS}
+    assert name == "ablations" or every - {*grid.systems} == {"recipes/intra/systems/s3rec.yaml"}  # two stages
 
 
 def test_a_system_goes_over_both_stages(shop, tmp_path, monkeypatch, capsys):

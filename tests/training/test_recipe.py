@@ -10,7 +10,7 @@ from transformers import PreTrainedConfig
 from retr_hf.errors import RecipeError
 from retr_hf.training import strict_yaml
 from retr_hf.training.fields import Mismatch, fit, setting
-from retr_hf.training.recipe import Recipe, builds, describe_schema, load_recipe
+from retr_hf.training.recipe import OneOf, Recipe, builds, describe_schema, load_recipe
 from retr_hf.training.settings import SETTINGS, VALIDATORS, DataSettings, RunSettings, TrainingSettings
 
 GOOD = """\
@@ -389,3 +389,39 @@ class TestSystems:
         assert problem.startswith("system system.yaml: expected a model section")
         (problem,) = mistakes(write(GOOD), schema=MODEL, systems=["no/such.yaml"])
         assert "no/such.yaml: No such file" in problem
+
+
+@dataclass
+class Square:
+    side: int = 1
+
+
+@dataclass
+class Circle:
+    side: int = 1
+    radius: float = 2.0
+
+
+SHAPES = {**SETTINGS, "model": OneOf("kind", "square", {"square": (Square, ["side"]), "circle": (Circle, ["radius"])})}
+
+
+def test_a_key_chooses_the_dataclass_of_its_section(write):
+    path = write(GOOD + "model:\n  kind: circle\n  radius: 3\n")
+    assert load_recipe(path, [], SHAPES)["model"] == {"kind": "circle", "radius": 3.0}
+    assert load_recipe(write(GOOD + "model:\n  side: 3\n"), [], SHAPES)["model"] == {"side": 3}
+    again = load_recipe(write(load_recipe(path, [], SHAPES).to_yaml(), "again.yaml"), [], SHAPES)
+    assert again == load_recipe(path, [], SHAPES)
+
+
+def test_the_chosen_dataclass_is_as_strict_as_any(write):
+    path = write(GOOD + "model:\n  kind: circle\n  side: 3\n")
+    assert mistakes(path, schema=SHAPES) == ["model.side (line 11): unknown key; known here: radius"]
+    path = write(GOOD + "model:\n  kind: cirle\n")
+    told = "model.kind (line 10): expected one of square, circle, came cirle; did you mean circle?"
+    assert mistakes(path, schema=SHAPES) == [told]
+    assert mistakes(path, ["model.kind=[1]"], schema=SHAPES)[0].startswith("model.kind (command line): expected one of")
+
+
+def test_help_tells_every_choice():
+    told = describe_schema(SHAPES)
+    assert "model (kind: square):\n  side: a whole number; default 1\nmodel (kind: circle):\n  radius" in told
