@@ -41,6 +41,7 @@ EXTRAS = {
         *SERVE,
         "pytest>=8.0",
         "pytest-timeout>=2.3",
+        "pytest-xdist>=3.6",  # the suite on all cores: most of it is one thread
         "ruff>=0.9",
         "hypothesis>=6.100",  # properties of the preparation, on logs nobody would think of
         "parameterized>=0.9",  # transformers' own tests of every model, which we run too, need it

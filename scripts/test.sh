@@ -2,7 +2,7 @@
 # Installs the tested versions into a virtual environment, then lints and tests.
 #
 #   scripts/test.sh                           everything
-#   scripts/test.sh tests/model -k pathway    any arguments of pytest
+#   scripts/test.sh tests/model -k pathway    any arguments of pytest (-n 0: in one process)
 #   RETR_VENV=~/envs/retr scripts/test.sh     an environment elsewhere (default: .venv in the repository)
 #
 # Runs from any folder and can be run again: it installs only when setup.py or constraints.txt has changed since.
@@ -46,5 +46,6 @@ if [[ "$(cat "$stamp" 2>/dev/null || true)" != "$wanted" ]]; then
 fi
 
 export HF_HUB_OFFLINE=1
+export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"  # a process a core, not a thread
 "$venv/bin/ruff" check .
-exec "$venv/bin/python" -m pytest "$@"
+exec "$venv/bin/python" -m pytest -n auto --maxprocesses 8 --dist loadfile "$@"
