@@ -75,7 +75,7 @@ class TrainingSequences:
         return len(self.begin)
 
     def slices(self, examples: np.ndarray, rng: np.random.Generator) -> RaggedBatch:
-        """The examples' items, times and owners, at most ``max_length`` + 1 items each; ``rng`` places random windows."""
+        """The examples' items (at most ``max_length`` + 1), times and owners; ``rng`` places random windows."""
         begin, end = self.begin[examples], self.end[examples]
         surplus = np.maximum(end - begin - (self.max_length + 1), 0)
         shift = rng.integers(0, surplus + 1) if self.window == "random" else surplus
