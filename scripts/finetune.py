@@ -15,10 +15,10 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
-from retr_hf.data.cloze import ClozeCollator, ClozeSequences
 from transformers import AutoConfig, AutoModelForSequenceClassification
 from transformers.utils import logging as transformers_logging
 
+from retr_hf.data.cloze import ClozeCollator, ClozeSequences
 from retr_hf.data.collators import NextItemCollator
 from retr_hf.data.domain import PreparedDomain, load_domain
 from retr_hf.data.mixture import Batches, Mixture

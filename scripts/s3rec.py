@@ -12,12 +12,12 @@ import argparse
 
 import torch
 from accelerate.utils import set_seed
-from retr_hf.data.s3rec import S3RecCollator, read_attributes
 from transformers.utils import logging as transformers_logging
 
 from retr_hf.data.domain import load_domain
 from retr_hf.data.mixture import Batches, Mixture
 from retr_hf.data.ragged import layout_named
+from retr_hf.data.s3rec import S3RecCollator, read_attributes
 from retr_hf.data.training_sequences import TrainingSequences
 from retr_hf.model.processing_retr import RetrProcessor
 from retr_hf.model_section import RETR_KEYS

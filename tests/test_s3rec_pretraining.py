@@ -5,9 +5,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from retr_hf.data.s3rec import S3RecCollator
 
 from retr_hf.data.ragged import layout_named
+from retr_hf.data.s3rec import S3RecCollator
 from retr_hf.data.training_sequences import TrainingSequences
 from retr_hf.model.configuration_retr import RetrConfig
 from retr_hf.model.modeling_retr import RetrForSequentialRecommendation
