@@ -12,9 +12,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from retr_hf.data import prepare
+from retr_hf.data.core import k_core_filter
 from retr_hf.data.domain import load_domain
 from retr_hf.data.negatives import sample_negatives
-from retr_hf.data.prepare import k_core_filter, write_domain
+from retr_hf.data.prepare import write_domain
 from retr_hf.data.readers.atomic import read_atomic
 from retr_hf.data.readers.raw import RawDomain
 from retr_hf.data.readers.tables import read_tables
