@@ -176,16 +176,21 @@ def _negatives(
         yield split, _negatives_of(splits, split, num_items, count, rng)
 
 
-def _negatives_of(splits, split, num_items, count, rng) -> Iterator[pa.Table]:
-    for first in range(0, max(splits[split].height, 1), _ROW_GROUP):
-        users = splits[split][first : first + _ROW_GROUP].select(USER_ID).with_row_index("row")
-        touched = [rows.join(users, on=USER_ID).select("row", ITEM_IDS).explode(ITEM_IDS) for rows in splits.values()]
-        pairs = pl.concat(touched).unique()
+def _negatives_of(
+    splits: dict[str, pl.DataFrame], split: str, num_items: int, count: int, rng: np.random.Generator
+) -> Iterator[pa.Table]:
+    users = splits[split].select(USER_ID).with_row_index("row")
+    of_users = [rows.select(USER_ID, ITEM_IDS).join(users, on=USER_ID) for rows in splits.values()]
+    touched = pl.concat(rows.select("row", ITEM_IDS) for rows in of_users).sort("row")
+    for first in range(0, max(users.height, 1), _ROW_GROUP):
+        names = users[USER_ID][first : first + _ROW_GROUP]
+        begin, end = (touched["row"].search_sorted(row) for row in (first, first + len(names)))
+        pairs = touched[begin:end].explode(ITEM_IDS)
         values, offsets = sample_negatives(
-            pairs["row"].to_numpy(), pairs[ITEM_IDS].to_numpy(), users.height, num_items, count, rng
+            pairs["row"].to_numpy() - first, pairs[ITEM_IDS].to_numpy(), len(names), num_items, count, rng
         )
         lists = pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), pa.array(values, pa.int32()))
-        yield pa.table({USER_ID: users[USER_ID].to_arrow().cast(pa.string()), NEGATIVES: lists})
+        yield pa.table({USER_ID: names.to_arrow().cast(pa.string()), NEGATIVES: lists})
 
 
 def _statistics(splits: dict[str, pl.DataFrame], num_items: int) -> dict[str, Any]:
