@@ -67,7 +67,7 @@ def domain_of_log(log: RawLog, options: LogOptions | None = None, k_core: int = 
     columns = _needed(log, options)
     of_items = pl.Categorical(pl.Categories.random())
     types = {USER_ID: pl.Categorical(pl.Categories.random()), ITEM_ID: of_items}
-    events = log.events.select(pl.col(name).cast(types.get(name)) if name in types else name for name in columns)
+    events = log.events.select(pl.col(name).cast(types[name]) if name in types else name for name in columns)
     events = events.collect(engine="streaming")
     listed = _listed(log, of_items)
     dropped["item_rows_doubled"] = listed.len() - listed.n_unique()
@@ -112,9 +112,8 @@ def sequences_of(events: pl.DataFrame, first: np.ndarray | None = None) -> pl.Da
     events = events.select(pl.Series(_FIRST, first[codes_of(users)]), users.alias(USER_ID), *aligned)
     events = events.sort([_FIRST, *aligned[1:]], maintain_order=True)
     rows = events.group_by(_FIRST, maintain_order=True).agg(pl.col(USER_ID).first(), *aligned)
-    return (
-        rows.drop(_FIRST).with_columns(pl.col(USER_ID).cast(pl.String)).rename({name: names[name] for name in aligned})
-    )
+    rows = rows.select(pl.col(USER_ID).cast(pl.String), *aligned)
+    return rows.rename({name: names[name] for name in aligned})
 
 
 def _needed(log: RawLog, options: LogOptions) -> list[str]:
