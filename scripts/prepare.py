@@ -39,6 +39,7 @@ from pathlib import Path
 
 from retr_hf.data.atomic_export import STYLES, UNISREC, write_atomic
 from retr_hf.data.domain import load_domain
+from retr_hf.data.domain_folder import is_up_to_date, recipe_of
 from retr_hf.data.download import SOURCES, download
 from retr_hf.data.log_options import DUPLICATES, LogOptions, domain_of_log
 from retr_hf.data.prepare import write_domain
@@ -157,6 +158,9 @@ def prepare(arguments: argparse.Namespace) -> list[Path]:
         inputs = inputs or [fetched]
         if items and not arguments.items:
             arguments.items = items
+    recipe = _recipe(arguments, inputs)
+    if not arguments.overwrite and is_up_to_date(arguments.output, _name(arguments), {"recipe": recipe}):
+        return _up_to_date(arguments)
     with spool_beside(arguments.output, arguments.strict) as spool:
         log = known.read_log(arguments.source, inputs, spool, arguments)
         for sample in log.samples.values():
@@ -164,10 +168,28 @@ def prepare(arguments: argparse.Namespace) -> list[Path]:
         options = LogOptions(
             arguments.min_rating, arguments.since, arguments.until, arguments.with_metadata, arguments.duplicates
         )
-        return _write(domain_of_log(log, options), arguments)
+        return _write(domain_of_log(log, options, arguments.k_core), arguments, recipe)
 
 
-def _write(raw, arguments: argparse.Namespace) -> list[Path]:
+def _recipe(arguments: argparse.Namespace, inputs: list[Path]) -> str:
+    """Of a reader's run: every argument that its domain depends on, and the files."""
+    no_matter = ("input", "download", "output", "overwrite", "strict")
+    request = {key: value for key, value in vars(arguments).items() if key not in no_matter}
+    named = [value for value in request.values() if isinstance(value, Path)]
+    request = {key: value.name if isinstance(value, Path) else value for key, value in request.items()}
+    return recipe_of(request, [*inputs, *named])
+
+
+def _name(arguments: argparse.Namespace) -> str:
+    return arguments.name or arguments.output.resolve().name
+
+
+def _up_to_date(arguments: argparse.Namespace) -> list[Path]:
+    print(f"{arguments.output}: up to date, nothing to do")
+    return [arguments.output]
+
+
+def _write(raw, arguments: argparse.Namespace, recipe: str | None = None) -> list[Path]:
     written = write_domain(
         raw,
         arguments.output,
@@ -178,10 +200,9 @@ def _write(raw, arguments: argparse.Namespace) -> list[Path]:
         split=getattr(arguments, "split", LEAVE_ONE_OUT),
         fractions=getattr(arguments, "fractions", FRACTIONS),
         overwrite=arguments.overwrite,
+        recipe=recipe,
     )
-    if not written:
-        print(f"{arguments.output}: up to date, nothing to do")
-    return [arguments.output]
+    return [arguments.output] if written else _up_to_date(arguments)
 
 
 def report(folders: list[Path]) -> str:

@@ -4,8 +4,9 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,18 @@ def fingerprints(raw: RawDomain) -> list[dict[str, Any]]:
     frames = (("sequences", raw.sequences), ("items", raw.items))
     contents = [(f"{name} (made in memory)", frame.write_ndjson().encode()) for name, frame in frames]
     return [{"path": name, "sha256": hashlib.sha256(text).hexdigest(), "bytes": len(text)} for name, text in contents]
+
+
+def recipe_of(request: Mapping[str, Any], paths: Iterable[Path]) -> str:
+    """sha256 of what was asked for and of the files it names (all files of a folder), known before any is read.
+
+    Args:
+        request: JSON-able once it is turned to strings; what does not change the result is left out by the caller.
+        paths: the files and folders that the request names.
+    """
+    files = [file for path in paths for file in (sorted(path.rglob("*")) if path.is_dir() else [path])]
+    contents = [_of_file(file) for file in files if file.is_file()]
+    return hashlib.sha256(json.dumps([request, contents], default=str, sort_keys=True).encode()).hexdigest()
 
 
 def is_up_to_date(output: Path, name: str, provenance: dict[str, Any]) -> bool:
@@ -76,8 +89,15 @@ def replacing(output: Path) -> Iterator[Path]:
 
 
 def _of_file(path: Path) -> dict[str, Any]:
+    state = path.stat()
+    return {"path": path.name, "sha256": _sha256(path, state.st_mtime_ns, state.st_size), "bytes": state.st_size}
+
+
+@lru_cache
+def _sha256(path: Path, *_state: int) -> str:
+    """Of a file in this state; asked for twice where a recipe is looked at before the reading."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while chunk := file.read(_CHUNK):
             digest.update(chunk)
-    return {"path": path.name, "sha256": digest.hexdigest(), "bytes": path.stat().st_size}
+    return digest.hexdigest()

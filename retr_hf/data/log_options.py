@@ -1,20 +1,28 @@
-"""RawLog -> RawDomain: which interactions count (ratings, dates, metadata, duplicates), then one sequence a user.
+"""RawLog -> RawDomain: which interactions count (ratings, dates, metadata, duplicates, k-core), one sequence a user.
 
-The order of the steps is fixed and told in the counts: rating, dates, metadata, duplicates; k-core and split come
+The order of the steps is fixed and told in the counts: rating, dates, metadata, duplicates, k-core; the split comes
 after, in `prepare`. A user's interactions are ordered by time, equal times by file order (``RawLog.ordered``); users
 come in order of first appearance in the file.
+
+One path for small and large logs. Ids become categoricals (uint32 codes of a dictionary) while polars' streaming engine
+scans, so no column of id strings is ever whole in memory: 8 bytes an interaction, 16 with its time, plus the
+dictionaries. Filters, k-core and order then work on integers, and only of survivors are the texts read. polars, because
+it reads the spool already; DuckDB would be a second engine, and pyarrow has no dictionary across batches that grows.
 """
 
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 
+import numpy as np
 import polars as pl
 
 from ..errors import DataError
+from .core import coded, codes_of, counted_k_core, first_rows
 from .readers.raw import RawDomain, RawLog
 from .schema import ITEM_ID, ITEM_IDS, RATING, TEXT, TIMESTAMP, TIMESTAMPS, USER_ID
 
 _ROW = "row"
+_FIRST = "first"
 DUPLICATES = {
     "all": "keep all: repeats are behaviour",
     "identical": "drop rows that agree in everything (user, item, rating, time), as UniSRec does",
@@ -42,8 +50,13 @@ class LogOptions:
     duplicates: str = "all"
 
 
-def domain_of_log(log: RawLog, options: LogOptions | None = None) -> RawDomain:
-    """Collects a log and groups it by user. NOTE: in memory.
+def domain_of_log(log: RawLog, options: LogOptions | None = None, k_core: int = 0) -> RawDomain:
+    """What is kept of a log, grouped by user; ``item_ids`` are lists of categoricals.
+
+    Args:
+        log: the log.
+        options: what to keep; by default everything.
+        k_core: see ``write_domain``; here it spares the grouping of what will not survive.
 
     Raises:
         DataError: an option asks for what the log lacks, or nothing is left.
@@ -51,40 +64,79 @@ def domain_of_log(log: RawLog, options: LogOptions | None = None) -> RawDomain:
     options = options or LogOptions()
     _check(log, options)
     dropped = dict(log.dropped)
-    events = log.events.collect(engine="streaming").with_row_index(_ROW)
-    items = log.items.collect(engine="streaming") if log.items is not None else _no_items()
-    doubled = items.height - items[ITEM_ID].n_unique()
-    dropped["item_rows_doubled"] = doubled
-    items = items.unique(ITEM_ID, keep="first", maintain_order=True) if doubled else items
-    for what, condition in _conditions(options, items[ITEM_ID]):
+    columns = _needed(log, options)
+    of_items = pl.Categorical(pl.Categories.random())
+    types = {USER_ID: pl.Categorical(pl.Categories.random()), ITEM_ID: of_items}
+    events = log.events.select(pl.col(name).cast(types[name]) if name in types else name for name in columns)
+    events = events.collect(engine="streaming")
+    listed = _listed(log, of_items)
+    dropped["item_rows_doubled"] = listed.len() - listed.n_unique()
+    for what, condition in _conditions(options, listed):
         kept = events.filter(condition)
         dropped[f"interactions_{what}"] = events.height - kept.height
         events = kept
-    kept = _without_duplicates(events, options.duplicates)
-    dropped["duplicate_interactions"] = events.height - kept.height
-    if kept.is_empty():
+    before = events.height
+    events = _without_duplicates(events, options.duplicates).drop(RATING, strict=False)
+    dropped["duplicate_interactions"] = before - events.height
+    if events.is_empty():
         told = ", ".join(f"{count:,} {what.replace('_', ' ')}" for what, count in dropped.items() if count)
         raise DataError(f"{log.reader}: expected interactions, but none is left; dropped: {told or 'nothing'}")
+    first = first_rows(events[USER_ID])
+    events = counted_k_core(events, k_core, dropped) if k_core else events
+    sequences = sequences_of(events, first)
+    items = _items(log, None if log.whole_catalogue else events[ITEM_ID].unique())
+    dropped["rows_of_the_item_table_not_used"] = listed.n_unique() - items.height
     return RawDomain(
-        sequences=sequences_of(kept),
+        sequences=sequences,
         items=items,
         reader=log.reader,
         inputs=log.inputs,
         options={**log.options, "ordered": log.ordered, **_told(options)},
         dropped=dropped,
         whole_catalogue=log.whole_catalogue,
+        k_core=k_core,
     )
 
 
-def sequences_of(events: pl.DataFrame) -> pl.DataFrame:
-    """One row a user in order of first appearance, oldest interaction first; equal (or no) times keep the row order."""
-    if TIMESTAMP not in events.columns:
-        return events.group_by(USER_ID, maintain_order=True).agg(pl.col(ITEM_ID).alias(ITEM_IDS))
-    in_time = [
-        pl.col(column).sort_by(TIMESTAMP, maintain_order=True).alias(name)
-        for column, name in ((ITEM_ID, ITEM_IDS), (TIMESTAMP, TIMESTAMPS))
-    ]
-    return events.group_by(USER_ID, maintain_order=True).agg(in_time)
+def sequences_of(events: pl.DataFrame, first: np.ndarray | None = None) -> pl.DataFrame:
+    """One row a user, oldest interaction first; equal (or no) times keep the row order.
+
+    Args:
+        events: ``user_id``, ``item_id``[, ``timestamp``].
+        first: [codes] where the users stood first, by their codes; users come in this order. By default here.
+    """
+    users = coded(events[USER_ID])
+    first = first_rows(users) if first is None else first
+    names = {ITEM_ID: ITEM_IDS, TIMESTAMP: TIMESTAMPS}
+    aligned = [name for name in names if name in events.columns]
+    events = events.select(pl.Series(_FIRST, first[codes_of(users)]), users.alias(USER_ID), *aligned)
+    events = events.sort([_FIRST, *aligned[1:]], maintain_order=True)
+    rows = events.group_by(_FIRST, maintain_order=True).agg(pl.col(USER_ID).first(), *aligned)
+    rows = rows.select(pl.col(USER_ID).cast(pl.String), *aligned)
+    return rows.rename({name: names[name] for name in aligned})
+
+
+def _needed(log: RawLog, options: LogOptions) -> list[str]:
+    """Columns of the log to hold; ratings only where they decide."""
+    rated = options.min_rating is not None or options.duplicates == "identical"
+    return [name for name in log.events.collect_schema().names() if name != RATING or rated]
+
+
+def _listed(log: RawLog, of_items: pl.DataType) -> pl.Series:
+    """The ids of the item table, in the dictionary of the interactions."""
+    items = _no_items().lazy() if log.items is None else log.items
+    return items.select(pl.col(ITEM_ID).cast(of_items)).collect(engine="streaming")[ITEM_ID]
+
+
+def _items(log: RawLog, occurring: pl.Series | None) -> pl.DataFrame:
+    """The first row of every item, of those that occur."""
+    if log.items is None:
+        return _no_items()
+    items = log.items
+    if occurring is not None:
+        ids = occurring.cast(pl.String).to_frame(ITEM_ID).lazy()
+        items = items.join(ids, on=ITEM_ID, how="semi", maintain_order="left")
+    return items.collect(engine="streaming").unique(ITEM_ID, keep="first", maintain_order=True)
 
 
 def _check(log: RawLog, options: LogOptions) -> None:
@@ -116,13 +168,15 @@ def _without_duplicates(events: pl.DataFrame, policy: str) -> pl.DataFrame:
     if policy == "all":
         return events
     if policy == "identical":
-        return events.unique(pl.exclude(_ROW), keep="first", maintain_order=True)
-    order = [name for name in (TIMESTAMP, _ROW) if name in events.columns]
-    events = events.sort(order)
+        return events.unique(keep="first", maintain_order=True)
+    events = events.with_row_index(_ROW)
+    events = events.sort([name for name in (TIMESTAMP, _ROW) if name in events.columns])
     if policy == "consecutive":
         same = (pl.col(ITEM_ID) == pl.col(ITEM_ID).shift().over(USER_ID)).fill_null(False)
-        return events.filter(~same).sort(_ROW)
-    return events.unique([USER_ID, ITEM_ID], keep=policy, maintain_order=True).sort(_ROW)
+        events = events.filter(~same)
+    else:
+        events = events.unique([USER_ID, ITEM_ID], keep=policy, maintain_order=True)
+    return events.sort(_ROW).drop(_ROW)
 
 
 def seconds_of(date: str) -> int:

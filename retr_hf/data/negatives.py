@@ -3,6 +3,7 @@
 import numpy as np
 
 _BLOCK = 2**16  # rows sampled at once: bounds the memory to a few hundred MB at 100 candidates
+_SEARCHED = 2**10  # rows looked up at once: what they touched fits the cache
 
 
 def sample_negatives(
@@ -45,19 +46,28 @@ def _sample_block(
     start = np.concatenate([[0], np.cumsum(touched)])
     available = num_items - touched
 
-    ranks = np.full((num_rows, count), -1, np.int32)  # [U, count] rank among the row's untouched items; -1 = none left
+    ranks = np.empty((num_rows, count), np.int32)  # [U, count] rank among the row's untouched items; -1 = none left
     for step in range(count):
         top = available - count + step  # Floyd: draw from 0..top; if taken, take top itself
-        draw = np.where(top >= 0, rng.integers(0, np.maximum(top, 0) + 1), -1).astype(np.int32)
-        taken = (ranks[:, :step] == draw[:, None]).any(axis=1)
-        ranks[:, step] = np.where(taken & (top >= 0), top, draw)
+        ranks[:, step] = np.where(top >= 0, rng.integers(0, np.maximum(top, 0) + 1), -1)
+    ordered = np.sort(ranks, axis=1)
+    repeated = ((ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] >= 0)).any(axis=1)
+    again, last = ranks[repeated], (available - count)[repeated]  # few rows of a large catalogue; the others are done
+    for step in range(1, count):
+        taken = (again[:, :step] == again[:, step, None]).any(axis=1) & (last + step >= 0)
+        again[taken, step] = last[taken] + step
+    ranks[repeated] = again
     ranks = rng.permuted(ranks, axis=1)
 
     # The r-th touched item of a row has (item - 1 - r) untouched ones before it; so the untouched item of rank k is
     # k + 1 + #{touched items with at most k untouched ones before them}.
     before = row * (num_items + 1) + (item - 1 - (np.arange(len(item)) - start[row]))
+    values = ranks + 1
+    for first in range(0, num_rows, _SEARCHED):
+        part = slice(first, first + _SEARCHED)
+        owner = np.arange(first, first + len(ranks[part]))[:, None]
+        begin, end = start[owner[0, 0]], start[owner[-1, 0] + 1]
+        found = np.searchsorted(before[begin:end], owner * (num_items + 1) + ranks[part], side="right")
+        values[part] += (found + begin - start[owner]).astype(np.int32)
     keep = ranks >= 0
-    owner = np.nonzero(keep)[0]
-    rank = ranks[keep].astype(np.int64)
-    skipped = np.searchsorted(before, owner * (num_items + 1) + rank, side="right") - start[owner]
-    return (rank + 1 + skipped).astype(np.int32), keep.sum(axis=1)
+    return values[keep], keep.sum(axis=1)

@@ -4,8 +4,9 @@ The folder appears whole or not at all: everything is written beside it and rena
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timezone
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from ..errors import DataError
 from ..model.item_catalog import ItemCatalog
 from ..version import __version__
 from .card import dataset_card
+from .core import coded, codes_of, counted_k_core
 from .domain import DOMAIN_FORMAT
 from .domain_folder import check_may_write, fingerprints, is_up_to_date, replacing
 from .negatives import sample_negatives
@@ -40,6 +42,10 @@ from .schema import (
 )
 from .splits import FRACTIONS, LEAVE_ONE_OUT, leaking_train_events, split_sequences
 
+_ROW_GROUP = (
+    2**16
+)  # rows of negatives that are drawn, and written, at once; a multiple of the block of `sample_negatives`
+
 
 def write_domain(
     raw: RawDomain,
@@ -52,6 +58,7 @@ def write_domain(
     split: str = LEAVE_ONE_OUT,
     fractions: Sequence[float] = FRACTIONS,
     overwrite: bool = False,
+    recipe: str | None = None,
 ) -> bool:
     """Prepares ``raw`` and writes the folder ``output``.
 
@@ -65,6 +72,7 @@ def write_domain(
         num_negatives: sampled candidates a user; fewer only where the catalogue has no more.
         split, fractions: see ``split_sequences``. Not used for a source that brings its own split.
         overwrite: replace a prepared domain that is already there, with everything in its folder.
+        recipe: see ``domain_folder.recipe_of``; kept in the provenance, for the next run.
 
     Returns:
         True if it was written, False if an identical domain (same inputs, same options) was there already.
@@ -96,11 +104,10 @@ def write_domain(
     sequences = raw.sequences.filter(pl.col(ITEM_IDS).list.len() > 0)
     if sequences.is_empty():
         raise DataError(f"{name}: expected interactions, but the source has none; check the input files")
-    if not own_split and k_core > 0:
+    if not own_split and k_core > 0 and raw.k_core != k_core:
         sequences = _k_core_sequences(sequences, k_core, dropped)
 
-    catalog = _catalog(raw, sequences, dropped)
-    sequences = _with_indices(sequences, catalog)
+    sequences, catalog = _with_catalog(raw, sequences, dropped)
     splits = (
         {split: sequences.filter(pl.col(SPLIT) == split).drop(SPLIT) for split in SPLITS}
         if own_split
@@ -108,6 +115,7 @@ def write_domain(
     )
     statistics = _statistics(splits, len(catalog))
     provenance |= {
+        **({"recipe": recipe} if recipe else {}),
         "dropped": {key: count for key, count in dropped.items() if count},
         "retr_hf_version": __version__,
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -117,8 +125,8 @@ def write_domain(
     with replacing(output) as folder:
         for split, rows in splits.items():
             _write_split(folder, split, rows)
-        for split, values in _negatives(splits, len(catalog), num_negatives, seed).items():
-            _write_rows(folder / NEGATIVES_DIR / f"{split}.parquet", values)
+        for split, tables in _negatives(splits, len(catalog), num_negatives, seed):
+            _write_rows(folder / NEGATIVES_DIR / f"{split}.parquet", tables)
         catalog.save_pretrained(folder)
         has = {column: column in sequences.columns for column in (PIVOTAL, TIMESTAMPS)}
         card = dataset_card(name, statistics, provenance, has[PIVOTAL], has[TIMESTAMPS])
@@ -127,76 +135,62 @@ def write_domain(
     return True
 
 
-def k_core_filter(interactions: pl.DataFrame, k: int) -> pl.DataFrame:
-    """Keeps the rows whose user and whose item both have at least ``k`` rows left, to the fixed point.
-
-    Args:
-        interactions: one row an interaction, with ``user_id`` and ``item_id``; order is kept.
-        k: smallest count that stays.
-    """
-    enough = (pl.len().over(USER_ID) >= k) & (pl.len().over(ITEM_ID) >= k)
-    while True:
-        kept = interactions.filter(enough)
-        if kept.height == interactions.height:
-            return kept
-        interactions = kept
-
-
 def _k_core_sequences(sequences: pl.DataFrame, k: int, dropped: dict[str, int]) -> pl.DataFrame:
     aligned = [column for column in (ITEM_IDS, TIMESTAMPS, PIVOTAL) if column in sequences.columns]
     whole = [column for column in sequences.columns if column not in aligned]
-    before = sequences.explode(aligned).rename({ITEM_IDS: ITEM_ID})
-    after = k_core_filter(before, k)
-    if after.is_empty():
-        raise DataError(
-            f"no interaction survives the {k}-core: expected users and items with at least {k} interactions each, got "
-            f"{before.height:,} interactions of {before[USER_ID].n_unique():,} users with "
-            f"{before[ITEM_ID].n_unique():,} items; pass a smaller --k-core (0 keeps everything)"
-        )
-    dropped[f"interactions_outside_the_{k}_core"] = before.height - after.height
-    dropped[f"users_outside_the_{k}_core"] = before[USER_ID].n_unique() - after[USER_ID].n_unique()
-    dropped[f"items_outside_the_{k}_core"] = before[ITEM_ID].n_unique() - after[ITEM_ID].n_unique()
+    after = counted_k_core(sequences.explode(aligned).rename({ITEM_IDS: ITEM_ID}), k, dropped)
     return after.rename({ITEM_ID: ITEM_IDS}).group_by(whole, maintain_order=True).agg(aligned)
 
 
-def _catalog(raw: RawDomain, sequences: pl.DataFrame, dropped: dict[str, int]) -> ItemCatalog:
-    """The whole item table first where the reader says so; then the items that occur, in order of first appearance."""
-    occurring = sequences.select(pl.col(ITEM_IDS).explode()).to_series().unique(maintain_order=True).alias(ITEM_ID)
-    ids = pl.concat([raw.items[ITEM_ID], occurring]).unique(maintain_order=True) if raw.whole_catalogue else occurring
+def _with_catalog(raw: RawDomain, sequences: pl.DataFrame, dropped: dict[str, int]) -> tuple[pl.DataFrame, ItemCatalog]:
+    """Ids in ``item_ids`` -> indices, int32, and their catalogue: the whole item table first where the reader says so;
+    then the items that occur, in order of first appearance."""
+    lists = sequences[ITEM_IDS]
+    flat = coded(lists.explode())
+    occurring = flat.unique(maintain_order=True)
+    names = occurring.cast(pl.String).alias(ITEM_ID)
+    ids = pl.concat([raw.items[ITEM_ID], names]).unique(maintain_order=True) if raw.whole_catalogue else names
     items = ids.to_frame().join(raw.items, on=ITEM_ID, how="left", maintain_order="left")
     without_row = int(items[TEXT].is_null().sum())
     texts = items[TEXT].fill_null("")
     dropped["items_without_a_row_in_the_item_table"] = without_row
-    dropped["rows_of_the_item_table_not_used"] = raw.items.height - (ids.len() - without_row)
+    unused = raw.items.height - (ids.len() - without_row)
+    dropped["rows_of_the_item_table_not_used"] = dropped.pop("rows_of_the_item_table_not_used", 0) + unused
     dropped["items_with_empty_text"] = int((texts == "").sum())
-    return ItemCatalog(items[ITEM_ID].to_arrow(), texts.to_arrow())
+    catalog = ItemCatalog(items[ITEM_ID].to_arrow(), texts.to_arrow())
 
-
-def _with_indices(sequences: pl.DataFrame, catalog: ItemCatalog) -> pl.DataFrame:
-    """Raw ids in ``item_ids`` -> catalogue indices, int32."""
-    column = sequences[ITEM_IDS]
-    indices = catalog.index_of(column.explode().to_arrow()).astype(np.int32)
-    offsets = np.concatenate([[0], np.cumsum(column.list.len().to_numpy())]).astype(np.int64)
-    lists = pa.LargeListArray.from_arrays(pa.array(offsets), pa.array(indices))
-    return sequences.with_columns(pl.from_arrow(lists).alias(ITEM_IDS))
+    codes = codes_of(occurring)
+    index_of_code = np.zeros(int(codes.max()) + 1, np.int32)
+    index_of_code[codes] = catalog.index_of(names.to_arrow())
+    offsets = np.concatenate([[0], np.cumsum(lists.list.len().to_numpy(), dtype=np.int64)])
+    indices = pa.LargeListArray.from_arrays(pa.array(offsets), pa.array(index_of_code[codes_of(flat)]))
+    return sequences.with_columns(pl.from_arrow(indices).alias(ITEM_IDS)), catalog
 
 
 def _negatives(
     splits: dict[str, pl.DataFrame], num_items: int, count: int, seed: int
-) -> dict[str, dict[str, list | pa.Array]]:
-    """Candidates of validation and test, untouched by the user in *any* split."""
-    touched = pl.concat([rows.select(USER_ID, ITEM_IDS) for rows in splits.values()]).explode(ITEM_IDS).unique()
+) -> Iterator[tuple[str, Iterator[pa.Table]]]:
+    """Candidates of validation and test, untouched by the user in *any* split; a row group at a time."""
     streams = np.random.default_rng(seed).spawn(2)
-    result = {}
     for split, rng in zip((VALIDATION, TEST), streams, strict=True):
-        users = splits[split].select(USER_ID).with_row_index("row")
-        pairs = touched.join(users, on=USER_ID)
+        yield split, _negatives_of(splits, split, num_items, count, rng)
+
+
+def _negatives_of(
+    splits: dict[str, pl.DataFrame], split: str, num_items: int, count: int, rng: np.random.Generator
+) -> Iterator[pa.Table]:
+    users = splits[split].select(USER_ID).with_row_index("row")
+    of_users = [rows.select(USER_ID, ITEM_IDS).join(users, on=USER_ID) for rows in splits.values()]
+    touched = pl.concat(rows.select("row", ITEM_IDS) for rows in of_users).sort("row")
+    for first in range(0, max(users.height, 1), _ROW_GROUP):
+        names = users[USER_ID][first : first + _ROW_GROUP]
+        begin, end = (touched["row"].search_sorted(row) for row in (first, first + len(names)))
+        pairs = touched[begin:end].explode(ITEM_IDS)
         values, offsets = sample_negatives(
-            pairs["row"].to_numpy(), pairs[ITEM_IDS].to_numpy(), users.height, num_items, count, rng
+            pairs["row"].to_numpy() - first, pairs[ITEM_IDS].to_numpy(), len(names), num_items, count, rng
         )
         lists = pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), pa.array(values, pa.int32()))
-        result[split] = {USER_ID: users[USER_ID].to_list(), NEGATIVES: lists}
-    return result
+        yield pa.table({USER_ID: names.to_arrow().cast(pa.string()), NEGATIVES: lists})
 
 
 def _statistics(splits: dict[str, pl.DataFrame], num_items: int) -> dict[str, Any]:
@@ -217,24 +211,26 @@ def _statistics(splits: dict[str, pl.DataFrame], num_items: int) -> dict[str, An
 
 
 def _write_split(folder: Path, split: str, rows: pl.DataFrame) -> None:
-    users = rows[USER_ID].to_list()
-    columns = {USER_ID: users, ITEM_IDS: rows[ITEM_IDS].to_arrow().cast(pa.list_(pa.int32()))}
+    users = {USER_ID: rows[USER_ID].to_arrow().cast(pa.string())}
+    columns = users | {ITEM_IDS: rows[ITEM_IDS].to_arrow().cast(pa.list_(pa.int32()))}
     if TIMESTAMPS in rows.columns:
         columns[TIMESTAMPS] = rows[TIMESTAMPS].to_arrow().cast(pa.list_(pa.int64()))
-    _write_rows(folder / INTERACTIONS_DIR / f"{split}.parquet", columns)
+    _write_rows(folder / INTERACTIONS_DIR / f"{split}.parquet", [pa.table(columns)])
     if PIVOTAL in rows.columns:
-        truth = {USER_ID: users, PIVOTAL: rows[PIVOTAL].to_arrow().cast(pa.list_(pa.bool_()))}
+        truth = users | {PIVOTAL: rows[PIVOTAL].to_arrow().cast(pa.list_(pa.bool_()))}
         if KIND in rows.columns:
-            truth[KIND] = pa.array(rows[KIND].to_list(), pa.string())
-        _write_rows(folder / PIVOTAL_DIR / f"{split}.parquet", truth)
+            truth[KIND] = rows[KIND].to_arrow().cast(pa.string())
+        _write_rows(folder / PIVOTAL_DIR / f"{split}.parquet", [pa.table(truth)])
 
 
-def _write_rows(path: Path, columns: dict[str, list | pa.Array]) -> None:
+def _write_rows(path: Path, tables: Iterable[pa.Table]) -> None:
     path.parent.mkdir(exist_ok=True)
-    table = pa.table(columns | {USER_ID: pa.array(columns[USER_ID], pa.string())})
-    with pq.ParquetWriter(path, table.schema) as file:
-        if table.num_rows:  # `datasets` cannot read an empty row group, but a file without any
-            file.write_table(table)
+    tables = iter(tables)
+    first = next(tables)
+    with pq.ParquetWriter(path, first.schema) as file:
+        for table in chain([first], tables):
+            if table.num_rows:  # `datasets` cannot read an empty row group, but a file without any
+                file.write_table(table)
 
 
 def _check_items(items: pl.DataFrame) -> None:

@@ -10,9 +10,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from retr_hf.data.atomic_export import write_atomic
+from retr_hf.data.core import k_core_filter
 from retr_hf.data.domain import load_domain
 from retr_hf.data.log_options import DUPLICATES, LogOptions, domain_of_log
-from retr_hf.data.prepare import k_core_filter, write_domain
+from retr_hf.data.prepare import write_domain
 from retr_hf.data.readers.atomic import read_atomic
 from retr_hf.data.readers.raw import RawDomain, RawLog
 from retr_hf.data.readers.recbole import read_recbole
@@ -115,7 +116,8 @@ def test_atomic_files_give_the_sequences_back(users, data):
         assert dict(back.sequences.select("user_id", "item_ids").iter_rows()) == {
             user: [names[i] for i in items] for user, items in users.items()
         }
-        assert back.items["item_id"].to_list() == names
+        assert log.items.collect()["item_id"].to_list() == names
+        assert set(back.items["item_id"]) == {names[i] for items in users.values() for i in items}
 
         long = {user: items for user, items in users.items() if len(items) >= 3}
         if not any(len(items) >= 4 for items in long.values()):

@@ -141,7 +141,11 @@ def test_a_reader_from_the_command_line(amazon, tmp_path):
     assert set(domain.catalog().texts) == {f"Thing {i}." for i in range(6)}
     assert domain.provenance["options"]["with_metadata"] is True
 
-    assert "up to date" in run(*amazon, "--with-metadata", "--text-fields", "title").stdout
+    again = run(*amazon, "--with-metadata", "--text-fields", "title")
+    assert "up to date" in again.stdout and not again.stderr  # a reading would tell of the broken line
+    (tmp_path / "meta.json").write_text((tmp_path / "meta.json").read_text() + '{"asin": "i9", "title": "New"}\n')
+    changed = run(*amazon, "--with-metadata", "--text-fields", "title")
+    assert changed.returncode == 2 and "--overwrite" in changed.stderr
     back = run("to-atomic", tmp_path / "made" / "scientific", "--output", tmp_path / "atomic", "--dataset", "Sci")
     assert back.returncode == 0 and "Sci.train.inter" in back.stdout, back.stderr
     again = run("atomic", tmp_path / "atomic", "--output", tmp_path / "again")

@@ -20,6 +20,7 @@ class RawDomain:
             and, where the source has them, ``timestamps``: List(Int64), ``pivotal``: List(Boolean) (both aligned with
             ``item_ids``), ``kind``: String. With a column ``split``: String, a row is a user in that split
             (validation and test rows end with their target), the split is kept and no k-core is applied.
+            Item ids may be categoricals too.
         items: ``item_id``: String (unique), ``text``: String, in the order of the source. Items of the sequences
             without a row here get the text "" and are counted.
         reader: name of the reader ("tables", "atomic", "synthetic"), for the provenance.
@@ -28,6 +29,7 @@ class RawDomain:
         dropped: dirt that was cleaned or found, name -> count.
         whole_catalogue: True keeps every row of ``items``, in its order, as the catalogue. False: only items that
             occur in the kept sequences, in order of first appearance.
+        k_core: the k-core that ``sequences`` are already (``dropped`` tells what went); None: none.
     """
 
     sequences: pl.DataFrame
@@ -37,6 +39,7 @@ class RawDomain:
     options: Mapping[str, Any] = field(default_factory=dict)
     dropped: Mapping[str, int] = field(default_factory=dict)
     whole_catalogue: bool = False
+    k_core: int | None = None
 
 
 @dataclass(frozen=True)
