@@ -217,7 +217,7 @@ class RetrConfig(PreTrainedConfig):
 
     def save_pretrained(self, save_directory, push_to_hub=False, **kwargs):
         """Writes config.json with the classes that belong to it, and their code (``hub``)."""
-        self.auto_map, self.custom_pipelines = AUTO_MAP, CUSTOM_PIPELINES
+        self.auto_map, self.custom_pipelines = dict(AUTO_MAP), dict(CUSTOM_PIPELINES)
         copy_code(save_directory)
         super().save_pretrained(save_directory, push_to_hub=push_to_hub, **kwargs)
 

@@ -212,6 +212,11 @@ class RetrProcessor(ProcessorMixin):
             row[begin : begin + len(indices)] = torch.from_numpy(indices)
         return BatchFeature({"input_ids": input_ids, "attention_mask": (input_ids != 0).long()})
 
+    def whiten_as(self, text_whitening: float | None) -> None:
+        """Reads texts as a model with this ``RetrConfig.text_whitening`` does."""
+        if text_whitening != self.text_whitening:
+            self.text_whitening, self._whitening = text_whitening, None
+
     def read(self, texts: Sequence[str]) -> np.ndarray:
         """Vectors of new texts, float32 [X, T], as the model reads them.
 

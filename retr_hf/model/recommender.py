@@ -60,6 +60,7 @@ class Recommender(PushToHubMixin):
                 "say: call the model itself with times=, or serve one with another attention"
             )
         self.model, self.processor = model.eval(), processor
+        processor.whiten_as(model.config.text_whitening)  # texts read on the fly are read as the table is
         self.card: Path | None = None
         self._encode_items()
 
@@ -74,7 +75,7 @@ class Recommender(PushToHubMixin):
         """Opens a model folder, or a repository of the Hub.
 
         Args:
-            catalog: another folder or repository to take the items from.
+            catalog: another folder (a prepared domain too) or model repository to take the items from.
             unknown_items: policy of the processor; None is the one saved with it.
             hub_arguments: ``revision``, ``token``, ``cache_dir``, ``local_files_only``, ``force_download``.
         """
@@ -93,14 +94,15 @@ class Recommender(PushToHubMixin):
         """Writes weights, config, code, catalogue and card: what ``from_pretrained``, transformers' Auto classes and
         ``pipeline`` open, with or without this package.
 
-        The card is that of the folder it came from, else a few lines saying how to use it.
+        The card is that of the folder it came from, else the one that is there, else a few lines on how to use it.
         push_to_hub: also to the Hub; kwargs as of ``push_to_hub``, which is the plainer call.
         """
         folder = Path(save_directory)
         self.model.save_pretrained(folder)
         self.processor.save_pretrained(folder)
         if self.card is None:
-            (folder / CARD_FILE).write_text(_CARD, "utf-8")
+            if not (folder / CARD_FILE).exists():
+                (folder / CARD_FILE).write_text(_CARD, "utf-8")
         elif self.card.resolve() != (folder / CARD_FILE).resolve():
             shutil.copyfile(self.card, folder / CARD_FILE)
         if push_to_hub:

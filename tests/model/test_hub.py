@@ -96,6 +96,12 @@ def test_a_card_that_was_there_travels(folders, tmp_path):
     assert (tmp_path / "README.md").read_text() == "# mine\n"
 
 
+def test_a_card_somebody_wrote_is_not_replaced(shop, tmp_path):
+    (tmp_path / "README.md").write_text("# mine\n")
+    shop.recommender().save_pretrained(tmp_path)
+    assert (tmp_path / "README.md").read_text() == "# mine\n"
+
+
 def test_a_repository_of_the_hub_opens_from_its_cache(shop, folders, tmp_path):
     """The cache is laid out as huggingface_hub leaves it; no network is asked."""
     cache, commit = tmp_path / "models--someone--shop", "0" * 40

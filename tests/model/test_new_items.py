@@ -103,3 +103,9 @@ def test_an_id_table_has_no_place_for_new_items(shop):
         shop.recommender("id").add_items({"new": "red tent"})
     with pytest.raises(ValueError, match="exactly where the old ones have some"):
         shop.catalogue().extended({"new": "red tent"})
+
+
+def test_texts_are_whitened_as_the_model_reads_them_whatever_the_processor_was_told(shop):
+    model, whitened = shop.recommender(text_whitening=0.1).model, shop.recommender(text_whitening=0.1).processor
+    recommender = Recommender(model, RetrProcessor(shop.catalogue(), 5, **TEXT))
+    assert np.array_equal(recommender.processor.read(["red tent"]), whitened.read(["red tent"]))
