@@ -75,8 +75,8 @@ def replacing(output: Path) -> Iterator[Path]:
     output.parent.mkdir(parents=True, exist_ok=True)
     partial = output.with_name(f".{output.name}.partial-{os.getpid()}")
     replaced = output.with_name(f".{output.name}.replaced-{os.getpid()}")
-    partial.mkdir()
     try:
+        partial.mkdir()  # within: an interrupt may arrive before the next line
         yield partial
         if output.exists():
             os.replace(output, replaced)
