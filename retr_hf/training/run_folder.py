@@ -16,6 +16,7 @@ from pathlib import Path
 
 from ..errors import RecipeError
 from . import strict_yaml
+from .folder_lock import hold
 from .recipe import Recipe
 
 RECIPE_FILE, RUN_FILE, LOG_FILE = "recipe.yaml", "run.json", "log.jsonl"
@@ -46,8 +47,9 @@ class RunFolder:
 
         Raises:
             RecipeError: the folder holds a run and neither ``resume`` nor ``overwrite`` was asked for; or the run to be
-                resumed had another recipe.
+                resumed had another recipe; or another process works in it.
         """
+        self._lock = hold(self.path)
         saved = self.path / RECIPE_FILE
         if saved.is_file() and resume:
             self.require_same(recipe)

@@ -17,7 +17,7 @@ from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 from retr_hf.data.text_embeddings import PARTIAL_DIR, embed_catalog
 from retr_hf.errors import DataError
 from retr_hf.model.item_catalog import ItemCatalog
-from retr_hf.model.text_encoders import load_encoder
+from retr_hf.model.text_encoders import encode_like, encoder_of, load_encoder
 
 WORDS = "oak elm red blue lamp chair table item".split()
 TEXTS = [" ".join(np.random.default_rng(number).choice(WORDS[:-1], number % 9 + 1)) for number in range(70)]
@@ -122,3 +122,40 @@ def test_what_an_interrupted_pool_still_answers_is_not_read(folder, monkeypatch)
     assert told == [["cpu", "cpu"], "stopped"] * 2
     encoder.close()
     assert len(told) == 4, "there was nothing to stop"
+
+
+def test_encoders_side_by_side(folder, tmp_path):
+    shop = catalog_at(tmp_path / "shop")
+    run = embed_catalog(shop, f"{folder}+hashing:8", device="cpu", prompt="item ", batch_size=16, progress=False)
+    assert run.metadata["encoder"] == "my-encoder+hashing:8" and run.metadata["dim"] == "24"
+    alone = embed_catalog(
+        catalog_at(tmp_path / "a"), str(folder), device="cpu", prompt="item ", batch_size=16, progress=False
+    )
+    words = embed_catalog(catalog_at(tmp_path / "b"), "hashing:8", progress=False)  # the prompt is for the first alone
+    parts = np.concatenate([vectors_of(alone.path.parent), vectors_of(words.path.parent)], axis=1)
+    np.testing.assert_allclose(vectors_of(shop), parts / np.sqrt(2), atol=1e-6)
+
+    catalog = ItemCatalog.from_pretrained(shop)
+    with closing(encoder_of(catalog, f"{folder}+hashing:8")) as encoder:
+        np.testing.assert_allclose(encode_like(catalog, TEXTS[:5], encoder), vectors_of(shop)[:5], atol=1e-6)
+    with pytest.raises(ValueError, match="vectors of two encoders do not mix"):
+        encoder_of(catalog, f"{folder}+hashing:16")
+
+
+def test_side_by_side_a_text_without_words_has_the_other_part_only():
+    with closing(load_encoder("hashing:4+hashing:2")) as encoder:
+        encoder.parts[1].encode = lambda texts, **_: np.zeros((len(texts), 2), np.float32)
+        vectors = encoder.encode(["red lamp"], prompt="", normalize=True)
+    np.testing.assert_allclose(np.linalg.norm(vectors), 1, atol=1e-6)
+    assert not vectors[0, 4:].any()
+
+
+@pytest.mark.parametrize("name", ["hashing+", "+hashing"])
+def test_side_by_side_needs_both(name):
+    with pytest.raises(ValueError, match="expected encoders joined by"):
+        load_encoder(name)
+
+
+def test_side_by_side_is_not_truncated():
+    with pytest.raises(ValueError, match="have no truncate_dim"):
+        load_encoder("hashing+hashing", truncate_dim=4)

@@ -1,6 +1,8 @@
 """The folder of a run: what it refuses, what it keeps, what an interruption leaves."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -166,3 +168,20 @@ def test_publish_copies_the_best_model_to_the_top(run, name):
     run.publish(run.best)
     assert (run.path / "weights").read_text(encoding="utf-8") == "new"
     assert not list(run.path.glob(".weights*"))
+
+
+def test_another_process_waits_outside(tmp_path, recipe):
+    code = f"import pathlib; from retr_hf.training.folder_lock import hold; lock = hold(pathlib.Path({str(tmp_path)!r}) / 'run')"
+    other = subprocess.Popen(
+        [sys.executable, "-c", f"{code}; print('held', flush=True); input()"],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(RecipeError, match="another process works in this folder"):
+            RunFolder(tmp_path / "run").open(recipe(), {"finished": None}, resume=True)
+        assert not (tmp_path / "run").exists()
+    finally:
+        other.kill()
+        other.communicate()
+    RunFolder(tmp_path / "run").open(recipe(), {"finished": None}, resume=True)  # a killed process holds nothing
