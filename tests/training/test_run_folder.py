@@ -171,9 +171,9 @@ def test_publish_copies_the_best_model_to_the_top(run, name):
 
 
 def test_another_process_waits_outside(tmp_path, recipe):
-    code = f"import pathlib; from retr_hf.training.folder_lock import hold; lock = hold(pathlib.Path({str(tmp_path)!r}) / 'run')"
+    code = "import sys, pathlib; from retr_hf.training.folder_lock import hold; lock = hold(pathlib.Path(sys.argv[1]))"
     other = subprocess.Popen(
-        [sys.executable, "-c", f"{code}; print('held', flush=True); input()"],
+        [sys.executable, "-c", f"{code}; print('held', flush=True); input()", tmp_path / "run"],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     try:
