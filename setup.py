@@ -20,6 +20,7 @@ REQUIRED = [
     "scipy>=1.11",  # confidence intervals: the quantiles of Student's t; scikit-learn needs it too
     "pyyaml>=6.0",  # recipes
     "tqdm>=4.66",  # progress bars
+    "jinja2>=3.1",  # the page of a domain, its texts escaped; torch needs it too
     "matplotlib>=3.8",  # figures: the report is a stage like any other and must not fail at the end of a long run
 ]
 TEXT = ["sentence-transformers>=5.0"]  # item texts -> vectors with a pre-trained encoder
@@ -59,7 +60,7 @@ setup(
     license_files=["LICENSE"],
     python_requires=">=3.11",
     packages=find_packages(include=["retr_hf", "retr_hf.*"]),
-    package_data={"retr_hf": ["py.typed", "report/published.yaml"]},
+    package_data={"retr_hf": ["py.typed", "report/published.yaml", "report/domain_page.html"]},
     install_requires=REQUIRED,
     extras_require=EXTRAS,
     zip_safe=False,
