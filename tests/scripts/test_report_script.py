@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from retr_hf.data.synthetic import write_world
 from retr_hf.report.results import ResultRow, append_rows
 
 ROOT = Path(__file__).parents[2]
@@ -55,6 +56,20 @@ def test_tables_and_figures(tmp_path):
     assert paired.returncode == 0 and "| NDCG@10 difference |" in paired.stdout, paired.stderr
 
 
+def test_a_look_at_domains(tmp_path):
+    sizes = {"source_users": 20, "source_items": 60, "target_users": 20, "target_items": 60}
+    write_world(tmp_path / "data", **sizes)
+    seen = report("--domain", "data/camping", folder=tmp_path)
+    assert seen.returncode == 0, seen.stderr
+    assert seen.stdout.startswith("domain ") and "camping: 1 warning, 0 notes" in seen.stdout
+    assert "warning: few-test-rows: 20 test rows" in seen.stdout
+    assert "wrote looks/camping/look.html and camping.png" in seen.stdout
+
+    both = report("--domain", "data/camping", "--domain", "data/pets", "--output", "new/a", "--quiet", folder=tmp_path)
+    assert (both.returncode, both.stdout, both.stderr) == (0, "", "")
+    assert sorted(path.name for path in (tmp_path / "new" / "a").iterdir()) == ["camping.png", "look.html", "pets.png"]
+
+
 def test_mistakes_are_told_without_a_traceback(tmp_path):
     (tmp_path / "torn.jsonl").write_text('{"recipe": ')
     for arguments, message in [
@@ -64,6 +79,9 @@ def test_mistakes_are_told_without_a_traceback(tmp_path):
         (("none.jsonl",), "error: none.jsonl: no result rows there"),
         (("torn.jsonl",), "error: torn.jsonl:1: the last line is torn"),
         (("--figures", "nowhere"), "no such log"),
+        (("--domain", "nowhere"), "error: nowhere: expected a prepared domain, but the folder does not exist"),
+        (("--domain", "a", "--figures", "b"), "--domain stands alone"),
+        (("torn.jsonl", "--quiet"), "--quiet is for --domain"),
     ]:
         run = report(*arguments, folder=tmp_path)
         assert run.returncode == 2 and message in run.stderr and "Traceback" not in run.stderr, run.stderr

@@ -17,9 +17,9 @@ class Part:
 
     @property
     def percent(self) -> str:
-        """``12.3 %``; what is not nothing never reads as 0."""
+        """``12.3 %``; what is not nothing never reads as 0, nor what is not all as 100."""
         share = 100 * self.share
-        return "< 0.1 %" if 0 < share < 0.05 else f"{share:.1f} %"
+        return "< 0.1 %" if 0 < share < 0.05 else "> 99.9 %" if 99.95 <= share < 100 else f"{share:.1f} %"
 
     def __str__(self) -> str:
         """``1,234 of 5,678 (21.7 %)``."""
