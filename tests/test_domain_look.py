@@ -10,11 +10,13 @@ import pytest
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
+from retr_hf.data.domain import load_domain
 from retr_hf.data.prepare import write_domain
 from retr_hf.data.profile.domain_profile import profile_domain
 from retr_hf.data.readers.raw import RawDomain
 from retr_hf.domain_look import look_at_domains
 from retr_hf.errors import DataError
+from retr_hf.report import domain_page
 from retr_hf.report.domain_figures import domain_panels, plot_domain
 
 EVIL = "<script>alert(1)</script> & Söhne $5 or $6"
@@ -58,9 +60,14 @@ def write(folder, name=None, times=True, text=True, seed=0, reader="tables"):
     return folder
 
 
-def test_the_page_needs_nothing_beside_it(tmp_path):
-    look = look_at_domains([write(tmp_path / "shop")], tmp_path / "look")
-    assert sorted(path.name for path in (tmp_path / "look").iterdir()) == ["look.html", "shop.png"]
+@pytest.fixture(scope="module")
+def look(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("one")
+    return look_at_domains([write(folder / "shop")], folder / "look")
+
+
+def test_the_page_needs_nothing_beside_it(look):
+    assert sorted(path.name for path in look.page.parent.iterdir()) == ["look.html", "shop.png"]
     text = look.page.read_text(encoding="utf-8")
     page = Page(text)
     for tag, attributes in page.tags:
@@ -80,8 +87,7 @@ def test_the_page_needs_nothing_beside_it(tmp_path):
     assert ("meta", {"name": "viewport", "content": "width=device-width, initial-scale=1"}) in page.tags
 
 
-def test_the_page_and_the_terminal_say_every_finding_and_escape_the_data(tmp_path):
-    look = look_at_domains([write(tmp_path / "shop")], tmp_path / "look")
+def test_the_page_and_the_terminal_say_every_finding_and_escape_the_data(look):
     text = look.page.read_text(encoding="utf-8")
     told = " ".join("".join(Page(text).words).split())
     kinds = {finding.kind for finding in look.findings["shop"]}
@@ -95,6 +101,7 @@ def test_the_page_and_the_terminal_say_every_finding_and_escape_the_data(tmp_pat
 
 def test_several_domains_are_compared_and_those_of_one_name_told_apart(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(domain_page, "panel_png", lambda panel: b"")  # they are looked at above
     folders = [
         write("a/shop"), write("b/shop", times=False, text=False, seed=1), write("toy", seed=2, reader="synthetic")
     ]  # fmt: skip
@@ -112,8 +119,6 @@ def test_several_domains_are_compared_and_those_of_one_name_told_apart(tmp_path,
 
 @pytest.mark.parametrize("text", [True, False])
 def test_nothing_leaves_the_picture_and_no_two_texts_of_an_axis_overlap(tmp_path, monkeypatch, text):
-    from retr_hf.data.domain import load_domain
-
     figures = []
     save = Figure.savefig
     monkeypatch.setattr(Figure, "savefig", lambda self, *args, **kw: (save(self, *args, **kw), figures.append(self)))
@@ -121,23 +126,24 @@ def test_nothing_leaves_the_picture_and_no_two_texts_of_an_axis_overlap(tmp_path
     plot_domain("a $ name", profile_domain(domain), tmp_path / "shop.png")
     (figure,) = figures
     width, height = figure.canvas.get_width_height()
-    for words in (words for words in figure.findobj(Text) if words.get_text() and words.get_visible()):
-        box = words.get_window_extent()
-        if words.axes is None or words.axes.get_visible():
-            assert box.x0 >= -1 and box.x1 <= width + 1 and box.y0 >= -1 and box.y1 <= height + 1, words.get_text()
-    for axes in filter(lambda axes: axes.get_visible(), figure.axes):
+    drawn = [axes for axes in figure.axes if axes.get_visible()]
+    written = [words for axes in drawn for words in (axes.xaxis.label, axes.yaxis.label)]
+    for axes in drawn:
         for axis in (axes.xaxis, axes.yaxis):
             low, high = sorted(axis.get_view_interval())
             shown = [tick.label1 for tick in axis.get_major_ticks() if low <= tick.get_loc() <= high]
             boxes = [label.get_window_extent() for label in shown if label.get_text()]
             assert len(boxes) >= 2, axes.get_title("left")
+            written += shown
             assert not any(one.overlaps(two) for place, one in enumerate(boxes) for two in boxes[:place])
+        written += [*axes.texts, *(words for words in axes.findobj(Text) if words.get_text() == axes.get_title("left"))]
+    for words in written:
+        box = words.get_window_extent()
+        assert box.x0 >= 0 and box.x1 <= width and box.y0 >= 0 and box.y1 <= height, words.get_text()
 
 
-def test_panels_say_their_figures(tmp_path):
-    from retr_hf.data.domain import load_domain
-
-    profile = profile_domain(load_domain(write(tmp_path / "shop")))
+def test_panels_say_their_figures(look):
+    profile = look.profiles["shop"]
     titles = [panel.title.split("\n")[0] for panel in domain_panels(profile)]
     assert titles == [
         "History length", "Item popularity", "Concentration", "Time, by month", "Splits", "Seen before", "Text length",

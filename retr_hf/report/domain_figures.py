@@ -140,7 +140,6 @@ def _lengths(axes: Axes, histories: Any) -> None:
     axes.stairs(at_least, ends, fill=True, color=TRAIN, alpha=0.25)
     axes.stairs(at_least, ends, color=TRAIN, linewidth=1.5, baseline=None)
     axes.set_xscale("log")
-    _plain_log(axes.xaxis, (1, 2, 5))
     for place, (limit, cut) in enumerate(histories.cut_events.items()):
         axes.axvline(limit, color=FAULT, linewidth=1, linestyle=":")
         axes.text(
@@ -148,6 +147,7 @@ def _lengths(axes: Axes, histories: Any) -> None:
             bbox={"facecolor": "white", "edgecolor": "none", "pad": 1},
         )  # fmt: skip
     axes.set_xlim(ends[0], max(700, histories.lengths[-1] * 1.1))
+    _plain_log(axes.xaxis)
     axes.set_ylim(0, 1.02)
     axes.yaxis.set_major_formatter(PERCENT_LABELS)
     axes.set(xlabel="interactions", ylabel="users with at least as many")
@@ -254,8 +254,12 @@ def _cosines(axes: Axes, texts: Any) -> None:
     axes.set(xlabel="cosine to the nearest other item", ylabel="items", xlim=(lowest, 1))
 
 
-def _plain_log(axis: Any, subs: tuple[int, ...] = (1,)) -> None:
-    """Ticks at 1, 10, 100, 1,000 and these multiples of them, in plain figures."""
-    axis.set_major_locator(LogLocator(subs=subs, numticks=12))
+def _plain_log(axis: Any) -> None:
+    """Plain figures: 1, 10, 100, 1,000; multiples between where that gives too few ticks. Call it when all is drawn."""
+    low, high = axis.get_view_interval()
+    if high < 10 * low:
+        axis.set_major_locator(MaxNLocator(nbins=4, integer=True))
+    else:
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 1000 * low else (1,), numticks=12))
     axis.set_major_formatter(TICK_LABELS)
     axis.set_minor_formatter(NullFormatter())

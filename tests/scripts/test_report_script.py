@@ -2,9 +2,12 @@
 
 import json
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 from retr_hf.data.synthetic import write_world
 from retr_hf.report.results import ResultRow, append_rows
@@ -56,18 +59,31 @@ def test_tables_and_figures(tmp_path):
     assert paired.returncode == 0 and "| NDCG@10 difference |" in paired.stdout, paired.stderr
 
 
-def test_a_look_at_domains(tmp_path):
+def test_a_look_at_domains(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    main = runpy.run_path(str(ROOT / "scripts" / "report.py"))["main"]
     sizes = {"source_users": 20, "source_items": 60, "target_users": 20, "target_items": 60}
     write_world(tmp_path / "data", **sizes)
-    seen = report("--domain", "data/camping", folder=tmp_path)
-    assert seen.returncode == 0, seen.stderr
-    assert seen.stdout.startswith("domain ") and "camping: 1 warning, 0 notes" in seen.stdout
-    assert "warning: few-test-rows: 20 test rows" in seen.stdout
-    assert "wrote looks/camping/look.html and camping.png" in seen.stdout
+    assert main(["--domain", "data/camping"]) == 0
+    told = capsys.readouterr().out
+    assert told.startswith("domain ") and "camping: 1 warning, 0 notes" in told
+    assert "warning: few-test-rows: 20 test rows" in told
+    assert "wrote looks/camping/look.html and camping.png" in told
 
-    both = report("--domain", "data/camping", "--domain", "data/pets", "--output", "new/a", "--quiet", folder=tmp_path)
-    assert (both.returncode, both.stdout, both.stderr) == (0, "", "")
-    assert sorted(path.name for path in (tmp_path / "new" / "a").iterdir()) == ["camping.png", "look.html", "pets.png"]
+    assert main(["--domain", "data/camping", "--domain", "data/pets", "--output", "new/a", "--quiet"]) == 0
+    assert capsys.readouterr() == ("", "")
+    assert sorted(path.name for path in Path("new/a").iterdir()) == ["camping.png", "look.html", "pets.png"]
+
+    assert main(["--domain", "nowhere"]) == 2
+    answer = capsys.readouterr()
+    assert answer.out == "" and "error: nowhere: expected a prepared domain, but the folder does not" in answer.err
+    for arguments, message in [
+        (["--domain", "a", "--figures", "b"], "--domain stands alone"),
+        (["torn.jsonl", "--quiet"], "--quiet is for --domain"),
+    ]:
+        with pytest.raises(SystemExit, match="2"):
+            main(arguments)
+        assert message in capsys.readouterr().err
 
 
 def test_mistakes_are_told_without_a_traceback(tmp_path):
@@ -79,9 +95,6 @@ def test_mistakes_are_told_without_a_traceback(tmp_path):
         (("none.jsonl",), "error: none.jsonl: no result rows there"),
         (("torn.jsonl",), "error: torn.jsonl:1: the last line is torn"),
         (("--figures", "nowhere"), "no such log"),
-        (("--domain", "nowhere"), "error: nowhere: expected a prepared domain, but the folder does not exist"),
-        (("--domain", "a", "--figures", "b"), "--domain stands alone"),
-        (("torn.jsonl", "--quiet"), "--quiet is for --domain"),
     ]:
         run = report(*arguments, folder=tmp_path)
         assert run.returncode == 2 and message in run.stderr and "Traceback" not in run.stderr, run.stderr
