@@ -146,7 +146,7 @@ def _lengths(axes: Axes, histories: Any) -> None:
             limit * 1.06, 0.98 - 0.12 * place, f"{limit} cuts {cut.percent}", color=FAULT, fontsize=8, va="top",
             bbox={"facecolor": "white", "edgecolor": "none", "pad": 1},
         )  # fmt: skip
-    axes.set_xlim(ends[0], max(700, histories.lengths[-1] * 1.1))
+    axes.set_xlim(ends[0], max(1500, histories.lengths[-1] * 1.1))
     _plain_log(axes.xaxis)
     axes.set_ylim(0, 1.02)
     axes.yaxis.set_major_formatter(PERCENT_LABELS)
