@@ -21,6 +21,7 @@ REQUIRED = [
     "pyyaml>=6.0",  # recipes
     "filelock>=3.16",  # one process at a time in a run's folder; transformers needs it too
     "tqdm>=4.66",  # progress bars
+    "jinja2>=3.1",  # the page of a domain, its texts escaped; torch needs it too
     "matplotlib>=3.8",  # figures: the report is a stage like any other and must not fail at the end of a long run
 ]
 TEXT = ["sentence-transformers>=5.0"]  # item texts -> vectors with a pre-trained encoder
@@ -60,7 +61,7 @@ setup(
     license_files=["LICENSE"],
     python_requires=">=3.11",
     packages=find_packages(include=["retr_hf", "retr_hf.*"]),
-    package_data={"retr_hf": ["py.typed", "report/published.yaml"]},
+    package_data={"retr_hf": ["py.typed", "report/published.yaml", "report/domain_page.html"]},
     install_requires=REQUIRED,
     extras_require=EXTRAS,
     zip_safe=False,

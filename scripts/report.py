@@ -1,5 +1,6 @@
 #!/usr/bin/env python
-"""Report: result rows become tables, ours beside published numbers; the log of a run becomes its learning curves.
+"""Report: result rows become tables, ours beside published numbers; the log of a run becomes its learning curves; a
+prepared domain becomes a page that shows how it is and what in it will hurt.
 
     # tables to the terminal
     python scripts/report.py runs/scientific/results.jsonl
@@ -16,8 +17,13 @@
     # runs/scientific/learning_curves.png, also of a run that is still going on
     python scripts/report.py --figures runs/scientific
 
+    # a look at the data: looks/shop/look.html and shop.png, warnings to the terminal; several domains on one page
+    python scripts/report.py --domain data/shop
+    python scripts/report.py --domain data/games data/beauty --output looks/sources
+
 Opens result rows (scripts/finetune.py and scripts/evaluate.py leave them) and log.jsonl of RUN_DIR. Protocols, splits,
-real and synthetic data have tables of their own; published numbers have rows of their own, marked.
+real and synthetic data have tables of their own; published numbers have rows of their own, marked. The page of a
+domain holds its pictures and opens anywhere, without the internet.
 """
 
 import argparse
@@ -26,6 +32,7 @@ import sys
 from functools import partial
 from pathlib import Path
 
+from retr_hf.domain_look import look_at_domains
 from retr_hf.errors import RetrError
 from retr_hf.report.paired import paired_tables
 from retr_hf.report.plots import plot_learning_curves
@@ -36,7 +43,12 @@ from retr_hf.report.tables import PUBLISHED_CHOICES, result_tables
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("rows", nargs="*", metavar="ROWS.jsonl", help="files of result rows, or patterns of such files")
-    parser.add_argument("--output", type=Path, metavar="TABLE.md", help="write the tables there, not to the terminal")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        metavar="PATH",
+        help="write the tables to that file, not to the terminal; with --domain: the folder (default: looks/NAME)",
+    )
     parser.add_argument(
         "--published",
         choices=PUBLISHED_CHOICES,
@@ -54,9 +66,27 @@ def main(arguments: list[str] | None = None) -> int:
         metavar="RUN_DIR",
         help="draw RUN_DIR/learning_curves.png from its log.jsonl; may be given several times",
     )
+    parser.add_argument(
+        "--domain",
+        type=Path,
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="DIR",
+        help="look at prepared domains: a page, a picture each, warnings with figures, examples and remedies",
+    )
+    parser.add_argument("--quiet", action="store_true", help="with --domain: only the files, nothing to the terminal")
     options = parser.parse_intermixed_args(arguments)
+    if options.domain:
+        if options.rows or options.figures or options.paired:
+            parser.error("--domain stands alone: rows, --figures and --paired are about runs; call twice")
+        return look(options)
     if not options.rows and not options.figures:
-        parser.error("nothing to report: name a file of result rows (evaluation writes them), or --figures RUN_DIR")
+        parser.error(
+            "nothing to report: name a file of result rows (evaluation writes them), --figures RUN_DIR or --domain DIR"
+        )
+    if options.quiet:
+        parser.error("--quiet is for --domain: tables are what is printed")
     if options.paired and not options.rows:
         parser.error("--paired is about result rows: name a file of them")
     if options.output and not options.rows:
@@ -73,6 +103,18 @@ def main(arguments: list[str] | None = None) -> int:
     except RetrError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    return 0
+
+
+def look(options: argparse.Namespace) -> int:
+    try:
+        seen = look_at_domains(options.domain, options.output)
+    except (RetrError, ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    if not options.quiet:
+        print(seen.text)
+        print(f"\nwrote {seen.page} and {', '.join(picture.name for picture in seen.pictures)}")
     return 0
 
 

@@ -71,7 +71,7 @@ def plot_learning_curves(run: str | Path, output: str | Path) -> Path:
             handles.append(Line2D([], [], linestyle="", marker="*", color="grey", markersize=10, label="best"))
         # Below the axes, where no curve can run behind it.
         axes.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=3, frameon=False)
-    return _save(figure, output)
+    return save_figure(figure, output)
 
 
 def plot_pathway(
@@ -130,7 +130,7 @@ def plot_pathway(
     bar.set_label("keep probability", fontsize=8)
     bar.ax.tick_params(labelsize=8)
     bar.outline.set_visible(False)
-    return _save(figure, output)
+    return save_figure(figure, output)
 
 
 def plot_differences(panels: Mapping[str, Sequence[tuple[str, float, float]]], metric: str, output: str | Path) -> Path:
@@ -165,7 +165,7 @@ def plot_differences(panels: Mapping[str, Sequence[tuple[str, float, float]]], m
         axes.spines[["top", "right"]].set_visible(False)
     for axes in grid[len(panels) :]:
         axes.set_visible(False)
-    return _save(figure, output)
+    return save_figure(figure, output)
 
 
 def _read_curves(log: Path) -> dict[str, tuple[list[float], list[float]]]:
@@ -201,8 +201,8 @@ def _short(title: str, length: int) -> str:
     return title.replace("$", r"\$")  # a bare dollar sign would start a formula
 
 
-def _save(figure: Figure, output: str | Path) -> Path:
-    """Through a temporary name, so that a picture is whole or not there."""
+def save_figure(figure: Figure, output: str | Path) -> Path:
+    """As PNG, through a temporary name, so that a picture is whole or not there."""
     output = Path(output)
     output.parent.mkdir(parents=True, exist_ok=True)
     FigureCanvasAgg(figure)

@@ -2,10 +2,14 @@
 
 import json
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from retr_hf.data.synthetic import write_world
 from retr_hf.report.results import ResultRow, append_rows
 
 ROOT = Path(__file__).parents[2]
@@ -53,6 +57,33 @@ def test_tables_and_figures(tmp_path):
 
     paired = report("a/results.jsonl", "--paired", "--metrics", "NDCG@10", folder=tmp_path)
     assert paired.returncode == 0 and "| NDCG@10 difference |" in paired.stdout, paired.stderr
+
+
+def test_a_look_at_domains(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    main = runpy.run_path(str(ROOT / "scripts" / "report.py"))["main"]
+    sizes = {"source_users": 20, "source_items": 60, "target_users": 20, "target_items": 60}
+    write_world(tmp_path / "data", **sizes)
+    assert main(["--domain", "data/camping"]) == 0
+    told = capsys.readouterr().out
+    assert told.startswith("domain ") and "camping: 1 warning, 0 notes" in told
+    assert "warning: few-test-rows: 20 test rows" in told
+    assert "wrote looks/camping/look.html and camping.png" in told
+
+    assert main(["--domain", "data/camping", "--domain", "data/pets", "--output", "new/a", "--quiet"]) == 0
+    assert capsys.readouterr() == ("", "")
+    assert sorted(path.name for path in Path("new/a").iterdir()) == ["camping.png", "look.html", "pets.png"]
+
+    assert main(["--domain", "nowhere"]) == 2
+    answer = capsys.readouterr()
+    assert answer.out == "" and "error: nowhere: expected a prepared domain, but the folder does not" in answer.err
+    for arguments, message in [
+        (["--domain", "a", "--figures", "b"], "--domain stands alone"),
+        (["torn.jsonl", "--quiet"], "--quiet is for --domain"),
+    ]:
+        with pytest.raises(SystemExit, match="2"):
+            main(arguments)
+        assert message in capsys.readouterr().err
 
 
 def test_mistakes_are_told_without_a_traceback(tmp_path):
