@@ -36,8 +36,8 @@ def mapped_table(parquet: Path, columns: Sequence[str]) -> pa.Table:
     except OSError as error:
         logger.warning("%s: read into memory, for its Arrow file cannot be written (%s)", parquet, error)
         return table
-    del table
-    return _open(arrow, source)
+    found = _open(arrow, source)
+    return table if found is None else found  # None: the parquet file was replaced meanwhile
 
 
 def _state(parquet: Path, columns: Sequence[str]) -> bytes:

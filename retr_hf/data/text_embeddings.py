@@ -101,8 +101,9 @@ def embed_catalog(
         progress: show a bar with items/s and the time left.
 
     Returns:
-        what was done. The file holds "embeddings", float32 [num_items, dim], row i belonging to item index i + 1, and
-        the metadata encoder, revision, prompt, normalized, dim, catalog_hash, texts_empty (and word_drop, seed).
+        what was done. The file holds "embeddings", float32 [num_items, dim], row i belonging to item index i + 1 (a row
+        of zeros stands before them, see ``model.item_vectors``), and the metadata encoder, revision, prompt,
+        normalized, dim, catalog_hash, texts_empty (and word_drop, seed).
 
     Raises:
         DataError: embeddings with other settings or of another catalogue are there and `overwrite` is not set; the
