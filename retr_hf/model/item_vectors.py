@@ -10,13 +10,15 @@ find it as ever.
 
 import json
 import math
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
 EMBEDDINGS, PADDING = "embeddings", "padding"
-_ROWS_AT_ONCE = 2**14
+_ROWS_AT_ONCE, _BYTES_AT_ONCE = 2**14, 2**24
 _FLOAT = np.dtype("<f4")
 
 
@@ -40,13 +42,20 @@ def write_vectors(
     text += b" " * (-len(text) % 8)  # as the format wants it: numbers begin at a multiple of 8
     with open(path, "wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
-        # Zeros first, for a full disk is an error here and a crash of the process under a map.
-        for first in range(0, num_items + 1, _ROWS_AT_ONCE):
-            file.write(bytes(row * min(_ROWS_AT_ONCE, num_items + 1 - first)))
+        file.flush()
+        _reserve(file, row * (num_items + 1))
     table = np.memmap(path, _FLOAT, "r+", 8 + len(text), (num_items + 1, dim))
     for rows, vectors in blocks:
         table[1:][rows] = vectors
-    table.flush()
+
+
+def _reserve(file: BinaryIO, size: int) -> None:
+    """Appends zeros: a full disk is an error here, under a map it would be the end of the process."""
+    if hasattr(os, "posix_fallocate"):  # without writing them
+        os.posix_fallocate(file.fileno(), file.tell(), size)
+        return
+    for first in range(0, size, _BYTES_AT_ONCE):
+        file.write(bytes(min(_BYTES_AT_ONCE, size - first)))
 
 
 def in_blocks(vectors: np.ndarray) -> Iterable[tuple[slice, np.ndarray]]:

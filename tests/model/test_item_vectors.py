@@ -1,5 +1,6 @@
 """Item vectors on disk: the library reads what we write, and what is opened is the file and no copy of it."""
 
+import os
 import tracemalloc
 
 import numpy as np
@@ -25,8 +26,11 @@ def file_under(array: np.ndarray) -> str | None:
     return None
 
 
+@pytest.mark.parametrize("reserving", [True, False])
 @pytest.mark.parametrize("dim", [1, 3, 8])
-def test_the_library_reads_what_is_written(tmp_path, dim):
+def test_the_library_reads_what_is_written(tmp_path, monkeypatch, dim, reserving):
+    if not reserving:  # as on macOS and Windows
+        monkeypatch.delattr(os, "posix_fallocate", raising=False)
     vectors = np.arange(4 * dim, dtype=np.float32).reshape(4, dim)
     blocks = [(np.array([3, 0]), vectors[[3, 0]]), (slice(1, 2), vectors[1:2])]  # in any order, row 2 not at all
     write_vectors(tmp_path / "v", 4, dim, blocks, {"encoder": "ein Tisch für zwei"})
@@ -34,6 +38,19 @@ def test_the_library_reads_what_is_written(tmp_path, dim):
     np.testing.assert_array_equal(found["embeddings"], vectors * [[1], [1], [0], [1]])
     assert found["padding"].tolist() == [[0] * dim]
     np.testing.assert_array_equal(map_table(tmp_path / "v")[1:], found["embeddings"])
+
+
+def test_a_full_disk_is_an_error(tmp_path, monkeypatch):
+    def full(*args):
+        raise OSError(28, "No space left on device")
+
+    catalog = ItemCatalog(IDS, TEXTS, VECTORS)
+    catalog.save_pretrained(tmp_path)
+    monkeypatch.setattr(os, "posix_fallocate", full, raising=False)
+    with pytest.raises(OSError, match="No space left"):
+        ItemCatalog(IDS, TEXTS, VECTORS + 1).save_pretrained(tmp_path)
+    np.testing.assert_array_equal(ItemCatalog.from_pretrained(tmp_path).embeddings, VECTORS)
+    assert not list(tmp_path.glob(".*")), "and nothing is left of it"
 
 
 def test_writing_holds_a_block_and_not_the_table(tmp_path):
