@@ -217,12 +217,17 @@ def split_for(config: RetrConfig, domain: PreparedDomain, name: str) -> Sequence
     return sequences
 
 
-def ranks_of_split(model, domain: PreparedDomain, split: str, text_embeddings, settings, max_length, max_users=None):
-    """Ranks by protocol, int64 [U], of a model on a split of a domain; ``max_users`` draws a fixed sample."""
-    sequences, negatives = split_for(model.config, domain, split), domain.negatives(split)
+def ranks_of_split(
+    model, domain: PreparedDomain, split: str, text_embeddings, settings, max_length, max_users=None, sampled=True
+):
+    """Ranks by protocol, int64 [U], of a model on a split of a domain; ``max_users`` draws a fixed sample.
+
+    sampled: also among the stored negatives, which is a hundred numbers a user to read.
+    """
+    sequences, negatives = split_for(model.config, domain, split), domain.negatives(split) if sampled else None
     if max_users is not None and len(sequences) > max_users:
-        chosen = np.random.default_rng(0).choice(len(sequences), max_users, replace=False)
-        sequences, negatives = sequences.select(np.sort(chosen)), negatives.select(np.sort(chosen))
+        chosen = np.sort(np.random.default_rng(0).choice(len(sequences), max_users, replace=False))
+        sequences, negatives = sequences.select(chosen), negatives.select(chosen) if sampled else None
     items = model.encode_catalog(text_embeddings)
     return rank_histories(model, items, sequences, negatives, max_length, settings.batch_size)
 

@@ -97,7 +97,7 @@ def finetune(recipe, domain: PreparedDomain, args) -> None:
 
     def validate(model) -> dict[str, float]:
         users = evaluation.validation_users
-        ranks = ranks_of_split(model, domain, "validation", text, evaluation, data.max_length, users)
+        ranks = ranks_of_split(model, domain, "validation", text, evaluation, data.max_length, users, sampled=False)
         return metrics_from_ranks(ranks[evaluation.validation_protocol], evaluation.cutoffs)
 
     constants = {} if text is None else {"text_embeddings": text}

@@ -121,7 +121,7 @@ def main() -> None:
         for domain, table in zip(domains, tables, strict=True):
             ranks = ranks_of_split(
                 model, domain, "validation", torch.from_numpy(table), evaluation, data.max_length,
-                evaluation.validation_users,
+                evaluation.validation_users, sampled=False,
             )  # fmt: skip
             metrics.append(metrics_from_ranks(ranks[evaluation.validation_protocol], evaluation.cutoffs))
         return {name: sum(each[name] for each in metrics) / len(metrics) for name in metrics[0]}

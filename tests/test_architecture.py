@@ -24,6 +24,7 @@ FLOOR = {
     "retr_hf.version",
     "retr_hf.data.schema",
     "retr_hf.model.item_catalog",
+    "retr_hf.model.item_vectors",
     "retr_hf.model.text_encoders",
     "retr_hf.model.losses",
     "retr_hf.evaluation.metrics",

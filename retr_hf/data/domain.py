@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from ..errors import DataError
 from ..model.item_catalog import CATALOG_FILE, ItemCatalog
 from .domain_hub import download, upload
+from .mapped import mapped_table
 from .ragged import gather_ragged
 from .readers.raw import KIND
 from .schema import (
@@ -67,7 +68,7 @@ class Sequences:
 
 
 class PreparedDomain:
-    """A prepared domain on disk; parquet files are memory-mapped and only read when asked for.
+    """A prepared domain on disk; files are only read when asked for, histories and vectors as memory maps.
 
     Attributes:
         path: the folder.
@@ -148,12 +149,13 @@ class PreparedDomain:
         return f"PreparedDomain({self.name}: {counts})"
 
     def split(self, name: str) -> Sequences:
-        """Full sequences of a split: ``train``, ``validation`` or ``test``.
+        """Full sequences of a split: ``train``, ``validation`` or ``test``, memory-mapped (``mapped.py``), not to be
+        written to.
 
         In train every item after the first is a target; in validation and test the last item is the target and the
         rest the history.
         """
-        table = self._read(INTERACTIONS_DIR, name)
+        table = mapped_table(self._file(INTERACTIONS_DIR, name), [ITEM_IDS, TIMESTAMPS])
         item_ids, offsets = _flat(table[ITEM_IDS])
         timestamps = _flat(table[TIMESTAMPS])[0] if TIMESTAMPS in table.column_names else None
         return Sequences(item_ids, offsets, timestamps)
@@ -181,12 +183,15 @@ class PreparedDomain:
         return ItemCatalog.from_pretrained(self.path, embeddings=embeddings)
 
     def _read(self, folder: str, name: str, columns: list[str] | None = None) -> pa.Table:
+        return pq.read_table(self._file(folder, name), columns=columns, memory_map=True)
+
+    def _file(self, folder: str, name: str) -> Path:
         path = self.path / folder / f"{name}.parquet"
         if not path.is_file():
             having = [split for split in SPLITS if (self.path / folder / f"{split}.parquet").is_file()]
             there = f"{folder}/ has {', '.join(having)}" if having else f"this domain has no {folder}/"
             raise DataError(f"{path}: expected a split of domain {self.name!r}, got {name!r}; {there}")
-        return pq.read_table(path, columns=columns, memory_map=True)
+        return path
 
 
 def load_domain(path: str | Path) -> PreparedDomain:
@@ -205,7 +210,7 @@ def read_about(folder: Path) -> dict[str, Any]:
 
 def _flat(column: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
     """A list column -> (values [total], offsets [rows + 1] int64)."""
-    array = column.combine_chunks()
+    array = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()  # which copies a single one too
     values = array.flatten().to_numpy(zero_copy_only=False)
     offsets = array.offsets.to_numpy().astype(np.int64)
     return values, offsets - offsets[0]

@@ -19,6 +19,7 @@ from tqdm.auto import tqdm
 
 from ..errors import DataError
 from ..model.item_catalog import AUGMENTED_EMBEDDINGS_FILE, EMBEDDINGS_FILE, ItemCatalog, write_whole
+from ..model.item_vectors import EMBEDDINGS, write_vectors
 from ..model.text_encoders import TextEncoder, load_encoder
 
 PARTIAL_DIR = ".item_embeddings.partial"
@@ -100,8 +101,9 @@ def embed_catalog(
         progress: show a bar with items/s and the time left.
 
     Returns:
-        what was done. The file holds "embeddings", float32 [num_items, dim], row i belonging to item index i + 1, and
-        the metadata encoder, revision, prompt, normalized, dim, catalog_hash, texts_empty (and word_drop, seed).
+        what was done. The file holds "embeddings", float32 [num_items, dim], row i belonging to item index i + 1 (a row
+        of zeros stands before them, see ``model.item_vectors``), and the metadata encoder, revision, prompt,
+        normalized, dim, catalog_hash, texts_empty (and word_drop, seed).
 
     Raises:
         DataError: embeddings with other settings or of another catalogue are there and `overwrite` is not set; the
@@ -154,26 +156,29 @@ def embed_catalog(
 
     several = getattr(encoder, "batches_at_once", 1)
     at_once, pooled = batch_size * several, {"batch_size": batch_size} if several > 1 else {}
-    table = np.zeros((len(catalog), encoder.dim), dtype=np.float32)
-    for number, rows in list(chunks.items()):
-        vectors = _load_chunk(partial / _chunk_file(number), shape=(len(rows), encoder.dim))
-        if vectors is not None:
-            table[chunks.pop(number)] = vectors
-    wanted, started = sum(map(len, chunks.values())), time.perf_counter()
+
+    def finished(number: int) -> np.ndarray | None:
+        return _load_chunk(partial / _chunk_file(number), (len(chunks[number]), encoder.dim))
+
+    missing = [number for number in chunks if finished(number) is None]
+    wanted, started = sum(len(chunks[number]) for number in missing), time.perf_counter()
     found = len(order) - wanted
     with tqdm(total=len(order), initial=found, unit=" items", desc=folder.name, disable=not progress) as bar:
-        for number, rows in chunks.items():
+        for number in missing:
+            rows, vectors = chunks[number], []
             for batch in np.split(rows, range(at_once, len(rows), at_once)):
-                table[batch] = _encode(encoder, [texts[row] for row in batch], metadata["prompt"], normalize, **pooled)
+                words = [texts[row] for row in batch]
+                vectors.append(_encode(encoder, words, metadata["prompt"], normalize, **pooled))
                 bar.update(len(batch))
-            _save({"embeddings": table[rows]}, partial / _chunk_file(number))
+            chunk = {EMBEDDINGS: np.concatenate(vectors).astype(np.float32, copy=False)}
+            write_whole(partial / _chunk_file(number), lambda path, chunk=chunk: save_file(chunk, path))
     seconds = time.perf_counter() - started
 
-    table[empty] = 0.0
     if stale_view:
         logger.warning("%s: removed, it was made with other settings; embed again with --word-drop", other_view)
         other_view.unlink()
-    _save({"embeddings": table}, target, metadata)
+    blocks = ((rows[~empty[rows]], finished(number)[~empty[rows]]) for number, rows in chunks.items())
+    write_whole(target, lambda path: write_vectors(path, len(catalog), encoder.dim, blocks, metadata))
     shutil.rmtree(partial)
     return EmbeddingRun(target, metadata, len(catalog), encoded=wanted, seconds=seconds)
 
@@ -254,11 +259,7 @@ def _metadata_of(file: Path) -> dict[str, str]:
 def _load_chunk(file: Path, shape: tuple[int, int]) -> np.ndarray | None:
     """The chunk, or None where it is missing or was damaged (for example by a power cut)."""
     try:
-        vectors = load_file(file)["embeddings"]
+        vectors = load_file(file)[EMBEDDINGS]
     except (FileNotFoundError, SafetensorError):
         return None
     return vectors if vectors.shape == shape else None
-
-
-def _save(tensors: dict[str, np.ndarray], file: Path, metadata: dict[str, str] | None = None) -> None:
-    write_whole(file, lambda path: save_file(tensors, path, metadata))

@@ -1,7 +1,6 @@
 """The training examples of one or several domains: which slice of which history an epoch reads."""
 
 from collections.abc import Sequence
-from functools import partial
 
 import numpy as np
 
@@ -14,10 +13,10 @@ class TrainingSequences:
     An example is a slice of a history; its last item is a target, and with ``every_step`` so is every item after the
     first. Without ``every_step`` every prefix of a history is an example of its own (UniSRec's rows).
 
+    The arrays of the domains are kept as they are, memory maps where they are maps, and read where a batch asks: beside
+    them stand two numbers a history, not one an item or a prefix.
+
     Attributes:
-        item_ids: [total] global ids: the catalogue index plus ``id_offsets`` of its domain (0 stays padding).
-        times: [total] int64, or None where a domain comes without timestamps.
-        owners: [examples] the history that each example is a slice of, counted over all domains.
         domain_sizes: [D] examples of each domain; examples of a domain are consecutive.
         id_offsets: [D + 1] so that domain k owns the ids id_offsets[k] + 1 .. id_offsets[k + 1].
         max_length: history items N the model reads; a slice holds at most N + 1.
@@ -44,48 +43,83 @@ class TrainingSequences:
             raise ValueError('window="random" needs every_step=True: without it every prefix is an example already')
         self.max_length, self.window = max_length, window
         self.id_offsets = np.concatenate([[0], np.cumsum(num_items)]).astype(np.int64)
-        item_ids, begins, ends, owners, sizes, position, histories = [], [], [], [], [], 0, 0
-        for part in sequences:
-            begin, end = part.offsets[:-1] + position, part.offsets[1:] + position
-            owner = np.arange(histories, histories + len(begin))
-            histories += len(begin)
-            if not every_step:
-                prefixes = np.maximum(end - begin - 1, 0)
-                begin, owner = np.repeat(begin, prefixes), np.repeat(owner, prefixes)
-                nth = np.arange(prefixes.sum()) - np.repeat(np.cumsum(prefixes) - prefixes, prefixes)
-                end = begin + nth + 2
-            real = end - begin >= 2
-            begins.append(begin[real])
-            ends.append(end[real])
-            owners.append(owner[real])
-            sizes.append(int(real.sum()))
-            item_ids.append(part.item_ids)
-            position += len(part.item_ids)
-        self.item_ids = np.concatenate(
-            [ids.astype(np.int64) + offset for ids, offset in zip(item_ids, self.id_offsets, strict=False)]
-        )
-        times = [part.timestamps for part in sequences]
-        self.times = None if any(each is None for each in times) else np.concatenate(times)
-        self.begin, self.end = np.concatenate(begins), np.concatenate(ends)
-        self.owners, self.domain_sizes = np.concatenate(owners), np.array(sizes)
-        self._lengths = np.concatenate([np.diff(part.offsets) for part in sequences])
+        self._parts = list(sequences)
+        # Where each domain begins, the domains laid end to end: [D] of histories and of items.
+        self._first_history = _starts([len(part.offsets) - 1 for part in self._parts])
+        self._first_item = _starts([len(part.item_ids) for part in self._parts])
+        lengths = np.concatenate([np.diff(part.offsets) for part in self._parts])
+        (self._histories,) = np.nonzero(lengths >= 2)  # [H] those that have an example, over all domains
+        placed = [part.offsets + first for part, first in zip(self._parts, self._first_item, strict=True)]
+        self._begin = np.concatenate([offsets[:-1] for offsets in placed])[self._histories]
+        examples = np.ones_like(self._begin) if every_step else lengths[self._histories] - 1  # of each history
+        self._end = self._begin + lengths[self._histories]
+        self._first_example = None if every_step else _starts(examples)  # [H]
+        bounds = np.searchsorted(self._histories, [*self._first_history, len(lengths)])
+        self.domain_sizes = np.diff(np.concatenate([[0], np.cumsum(examples)])[bounds])
 
     def __len__(self) -> int:
         """Number of examples."""
-        return len(self.begin)
+        return int(self.domain_sizes.sum())
+
+    @property
+    def item_ids(self) -> np.ndarray:
+        """[total] int64 global ids: the catalogue index plus ``id_offsets`` of its domain (0 stays padding); a copy."""
+        parts = zip(self._parts, self.id_offsets, strict=False)
+        return np.concatenate([part.item_ids.astype(np.int64) + offset for part, offset in parts])
+
+    @property
+    def owners(self) -> np.ndarray:
+        """[examples] the history that each example is a slice of, counted over all domains."""
+        return self._histories[self._of(np.arange(len(self)))]
 
     def slices(self, examples: np.ndarray, rng: np.random.Generator) -> RaggedBatch:
-        """The examples' items, times and owners, ``max_length`` + 1 items at most; ``rng`` places random windows."""
-        begin, end = self.begin[examples], self.end[examples]
+        """The examples' items, times and owners, ``max_length`` + 1 items at most; ``rng`` places random windows.
+
+        Times are None where a domain comes without.
+        """
+        history = self._of(examples)
+        begin = self._begin[history]
+        if self._first_example is None:
+            end = self._end[history]
+        else:
+            end = begin + 2 + examples - self._first_example[history]
         surplus = np.maximum(end - begin - (self.max_length + 1), 0)
         shift = rng.integers(0, surplus + 1) if self.window == "random" else surplus
         begin = begin + shift
         lengths = np.minimum(end - begin, self.max_length + 1)
-        taken = partial(gather_ragged, first=begin, lengths=lengths)
-        times = None if self.times is None else taken(self.times)
-        return RaggedBatch(taken(self.item_ids), lengths, times, self.owners[examples])
+        times = [part.timestamps for part in self._parts]
+        timed = not any(each is None for each in times)
+        return RaggedBatch(
+            self._gather([part.item_ids for part in self._parts], self.id_offsets, begin, lengths),
+            lengths,
+            self._gather(times, np.zeros_like(self.id_offsets), begin, lengths) if timed else None,
+            self._histories[history],
+        )
 
     def seen(self) -> np.ndarray:
         """What each owner has in its whole history, however long: ascending owner * (items + 1) + item, each once."""
-        owner = np.repeat(np.arange(len(self._lengths)), self._lengths)
+        lengths = np.concatenate([np.diff(part.offsets) for part in self._parts])
+        owner = np.repeat(np.arange(len(lengths)), lengths)
         return np.unique(owner * (int(self.id_offsets[-1]) + 1) + self.item_ids)
+
+    def _of(self, examples: np.ndarray) -> np.ndarray:
+        """Which of the H histories each example is a slice of."""
+        if self._first_example is None:
+            return examples
+        return np.searchsorted(self._first_example, examples, side="right") - 1
+
+    def _gather(self, arrays: list, plus: np.ndarray, begin: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+        """Slices of arrays that lie end to end, int64 [sum(lengths)]; to what is of domain k, ``plus[k]`` is added."""
+        domain = np.searchsorted(self._first_item, begin, side="right") - 1
+        values, of_value = np.empty(lengths.sum(), dtype=np.int64), np.repeat(domain, lengths)
+        for number in np.unique(domain):
+            mine = domain == number
+            values[of_value == number] = plus[number] + gather_ragged(
+                arrays[number], begin[mine] - self._first_item[number], lengths[mine]
+            )
+        return values
+
+
+def _starts(counts: Sequence[int] | np.ndarray) -> np.ndarray:
+    """Where each of several runs begins that lie end to end."""
+    return np.cumsum(counts) - counts

@@ -16,7 +16,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from safetensors import safe_open
-from safetensors.numpy import save_file
+
+from .item_vectors import EMBEDDINGS, in_blocks, map_table, write_vectors
 
 ITEMS_FILE = "items.parquet"
 CATALOG_FILE = "catalog.json"
@@ -24,7 +25,7 @@ EMBEDDINGS_FILE = "item_embeddings.safetensors"
 AUGMENTED_EMBEDDINGS_FILE = "item_embeddings_word_drop.safetensors"
 CATALOG_FORMAT = 1
 
-_ITEM_ID, _TEXT, _EMBEDDINGS = "item_id", "text", "embeddings"
+_ITEM_ID, _TEXT = "item_id", "text"
 _OF_ITS_ITEMS = ("catalog_hash", "texts_empty")  # metadata that changes with the items
 
 
@@ -167,7 +168,8 @@ class ItemCatalog:
         return ItemCatalog(ids, texts, vectors, metadata)
 
     def item_table(self, augmented: bool = False) -> np.ndarray:
-        """[I + 1, E] float32: the vector of item index i in row i, zeros in row 0. Not a copy.
+        """[I + 1, E] float32: the vector of item index i in row i, zeros in row 0. Not a copy; of a catalogue that was
+        opened, a memory map of its file.
 
         Args:
             augmented: the vectors of the word-dropped texts instead.
@@ -217,8 +219,7 @@ class ItemCatalog:
         items = pq.read_table(folder / ITEMS_FILE)
         if not {_ITEM_ID, _TEXT} <= set(items.column_names):
             raise ValueError(f"{folder / ITEMS_FILE}: expected columns item_id, text; got {items.column_names}")
-        ids, texts = items[_ITEM_ID], items[_TEXT]
-        catalog = cls(ids, texts)
+        catalog = cls(items[_ITEM_ID], items[_TEXT])
         if catalog.hash != stored.get("hash"):
             raise ValueError(
                 f"{folder / ITEMS_FILE}: ids, texts or their order changed since {CATALOG_FILE} was written "
@@ -227,11 +228,11 @@ class ItemCatalog:
             )
         if not embeddings or not (folder / EMBEDDINGS_FILE).is_file():
             return catalog
-        vectors, metadata = catalog._read_vectors(folder / EMBEDDINGS_FILE)
-        augmented = None
+        catalog._table, metadata = catalog._open_table(folder / EMBEDDINGS_FILE)
+        catalog.embeddings_metadata = catalog._checked_metadata(metadata, catalog._table.shape[1])
         if (folder / AUGMENTED_EMBEDDINGS_FILE).is_file():
-            augmented, _ = catalog._read_vectors(folder / AUGMENTED_EMBEDDINGS_FILE)
-        return cls(ids, texts, vectors, metadata, augmented)
+            catalog._augmented, _ = catalog._open_table(folder / AUGMENTED_EMBEDDINGS_FILE, catalog._table.shape[1])
+        return catalog
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Writes the catalogue into ``folder`` (made if absent), each file whole or not at all."""
@@ -246,12 +247,11 @@ class ItemCatalog:
             (AUGMENTED_EMBEDDINGS_FILE, self.augmented_embeddings),
         ):
             if vectors is not None:
-                tensors = {_EMBEDDINGS: np.ascontiguousarray(vectors)}
-                write_whole(
-                    folder / name, lambda path, t=tensors: save_file(t, path, metadata=self.embeddings_metadata)
-                )
+                about = (*vectors.shape, in_blocks(vectors), self.embeddings_metadata)
+                write_whole(folder / name, lambda path, about=about: write_vectors(path, *about))
 
-    def _read_vectors(self, path: Path) -> tuple[np.ndarray, dict[str, str]]:
+    def _open_table(self, path: Path, dim: int | None = None) -> tuple[np.ndarray, dict[str, str]]:
+        """The table [I + 1, E] of a file, mapped where the file allows it, and its metadata."""
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
             if metadata.get("catalog_hash") != self.hash:
@@ -260,7 +260,15 @@ class ItemCatalog:
                     f"{metadata.get('catalog_hash', 'missing')[:12]}, expected {self.hash[:12]}); "
                     "embed again: scripts/embed.py DIR"
                 )
-            return file.get_tensor(_EMBEDDINGS), metadata
+            table = map_table(path)
+            if table is None:
+                table = _padded(file.get_tensor(EMBEDDINGS), len(self), path.name)
+        if table.shape != (len(self) + 1, dim or table.shape[1]):
+            raise ValueError(
+                f"{path}: expected {len(self)} vectors" + (f" of width {dim}" if dim else "") + ", got "
+                f"{len(table) - 1} of width {table.shape[1]}; embed again: scripts/embed.py DIR"
+            )
+        return table, metadata
 
     def _checked_metadata(self, metadata: dict[str, str], dim: int) -> dict[str, str]:
         for key, expected in (("catalog_hash", self.hash), ("dim", str(dim))):
@@ -282,13 +290,15 @@ def _strings(values: Sequence[str], name: str) -> pa.Array:
     return array.cast(pa.large_string())
 
 
-def _hash(*columns: pa.Array) -> str:
-    """sha256 over the columns; lengths go first, so moving a letter from one entry to the next changes the hash."""
+def _hash(*columns: pa.LargeStringArray) -> str:
+    """sha256 over columns without nulls; lengths go first, so moving a letter to the next entry changes the hash."""
     digest = hashlib.sha256()
     for column in columns:
+        _, ends, letters = column.buffers()
+        offsets = np.frombuffer(ends, np.int64)[column.offset : column.offset + len(column) + 1]
         digest.update(len(column).to_bytes(8, "little"))
-        digest.update(pc.binary_length(column).to_numpy(zero_copy_only=False).astype("<i8").tobytes())
-        digest.update("".join(column.to_pylist()).encode("utf-8"))
+        digest.update(np.diff(offsets).astype("<i8"))
+        digest.update(memoryview(letters or b"")[offsets[0] : offsets[-1]])
     return digest.hexdigest()
 
 

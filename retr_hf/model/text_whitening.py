@@ -8,6 +8,8 @@ import torch
 from .configuration_retr import RetrConfig
 from .item_catalog import ItemCatalog
 
+_ROWS_AT_ONCE = 2**16
+
 
 def text_table(config: RetrConfig, catalog: ItemCatalog, augmented: bool = False) -> torch.Tensor | None:
     """``text_embeddings`` of a model for a whole catalogue: [num_items + 1, T], row 0 padding; None without text.
@@ -56,19 +58,31 @@ class Whitening:
         Raises:
             ValueError: no row that is not zero.
         """
-        rows = table[table.any(axis=1)].astype(np.float64)
-        if not len(rows):
+        real = np.concatenate([part.any(axis=1) for part in _parts(table)])
+        count = int(real.sum())
+        if not count:
             raise ValueError("text_whitening: none of the items has a text vector")
-        mean = rows.mean(axis=0)
-        values, vectors = np.linalg.eigh((rows - mean).T @ (rows - mean) / len(rows))
+        chosen = [(part, keep) for part, keep in zip(_parts(table), _parts(real), strict=True)]
+        mean = sum(part[keep].astype(np.float64).sum(axis=0) for part, keep in chosen) / count
+        covariance = np.zeros((table.shape[1], table.shape[1]))
+        for part, keep in chosen:
+            rows = part[keep] - mean
+            covariance += rows.T @ rows
+        values, vectors = np.linalg.eigh(covariance / count)
         values = np.maximum(values, 0)
         scale = (values + max(ridge * values.mean(), 1e-12)) ** -0.5
         return cls(mean.astype(np.float32), ((vectors * scale) @ vectors.T).astype(np.float32))
 
     def __call__(self, table: np.ndarray) -> np.ndarray:
         """float32 [M, T] -> float32 [M, T]."""
-        real = table.any(axis=1)
         white = np.zeros(table.shape, dtype=np.float32)
-        white[real] = (table[real] - self.mean) @ self.matrix
-        white[real] /= np.maximum(np.linalg.norm(white[real], axis=1, keepdims=True), 1e-12)
+        for part, into in zip(_parts(table), _parts(white), strict=True):
+            real = part.any(axis=1)
+            rows = (part[real] - self.mean) @ self.matrix
+            into[real] = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
         return white
+
+
+def _parts(rows: np.ndarray) -> list[np.ndarray]:
+    """Views of some rows at a time, so that what is computed of a large catalogue is never a second copy of it."""
+    return [rows[first : first + _ROWS_AT_ONCE] for first in range(0, len(rows), _ROWS_AT_ONCE)]
