@@ -65,7 +65,7 @@ class Spool:
         frames = (
             then(frame)
             for path in paths
-            for frame in self._file(path, parse(path) if per_file else parse, what, encoding, first_line)
+            for frame in self.frames(path, parse(path) if per_file else parse, what, encoding, first_line)
         )
         rows = self.write(target, frames)
         if not rows:
@@ -99,7 +99,11 @@ class Spool:
             ) from error
         return rows
 
-    def _file(self, path, parse, what, encoding, first_line) -> Iterator[pl.DataFrame]:
+    def frames(
+        self, path: Path, parse: Parse, what: str, encoding: str = "utf-8",
+        first_line: Callable[[Path, bytes], bool] | None = None,
+    ) -> Iterator[pl.DataFrame]:  # fmt: skip
+        """The parsed blocks of one file; see ``lines``."""
         kind, clean, dirty = f"unreadable_lines_of_{path.name}", 0, self.dirt.counts.get
         before = dirty(f"unreadable_lines_of_{path.name}", 0)
 
