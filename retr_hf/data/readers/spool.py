@@ -16,6 +16,7 @@ import polars as pl
 import pyarrow.parquet as pq
 
 from ...errors import DataError
+from .abandoned import held, remove_abandoned
 from .blocks import Block, read_blocks
 from .dirt import Dirt, shown
 
@@ -166,14 +167,17 @@ def _row_groups(frames: Iterator[pl.DataFrame]) -> Iterator[pl.DataFrame]:
 def spool_beside(output: Path, strict: bool = False) -> Iterator[Spool]:
     """A spool in a hidden folder beside ``output``, on its disk; the folder vanishes whatever happens.
 
-    Only a killed process (SIGKILL, power) leaves it behind, and nothing ever reads it again.
+    A killed process (SIGKILL, power) leaves it behind; the next one with this ``output`` removes it.
     """
     output = output.resolve()
     missing = [folder for folder in (output.parent, *output.parent.parents) if not folder.exists()]
     output.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(mkdtemp(prefix=f".{output.name}.spool-", dir=output.parent))
+    prefix = f".{output.name}.spool-"
+    remove_abandoned(output.parent, prefix)
+    folder = Path(mkdtemp(prefix=prefix, dir=output.parent))
     try:
-        yield Spool(folder, strict)
+        with held(folder):
+            yield Spool(folder, strict)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         for made in missing:  # innermost first; as if nothing had been, where nothing was written
