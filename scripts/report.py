@@ -13,24 +13,28 @@
     # does pre-training help? each system with and without it, the difference over seeds with its confidence interval
     python scripts/report.py runs/cross_domain/rows.jsonl --paired
 
+    # a table a domain: sampled ranking with full ranking beside it, parameters and GFLOPs, the papers' numbers
+    python scripts/report.py runs/intra/table/rows.jsonl --by-domain
+
     # runs/scientific/learning_curves.png, also of a run that is still going on
     python scripts/report.py --figures runs/scientific
 
-Opens result rows (scripts/finetune.py and scripts/evaluate.py leave them) and log.jsonl of RUN_DIR. Protocols, splits,
-real and synthetic data have tables of their own; published numbers have rows of their own, marked.
+Opens result rows (scripts/finetune.py and scripts/evaluate.py leave them) and log.jsonl of RUN_DIR. Splits, real and
+synthetic data and, but for --by-domain, protocols have tables of their own; published numbers have marked rows.
 """
 
 import argparse
 import os
 import sys
-from functools import partial
 from pathlib import Path
 
 from retr_hf.errors import RetrError
+from retr_hf.report.domain_tables import domain_tables
 from retr_hf.report.paired import paired_tables
 from retr_hf.report.plots import plot_learning_curves
+from retr_hf.report.published import PUBLISHED_CHOICES
 from retr_hf.report.results import PROTOCOLS, read_rows
-from retr_hf.report.tables import PUBLISHED_CHOICES, result_tables
+from retr_hf.report.tables import result_tables
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -43,7 +47,9 @@ def main(arguments: list[str] | None = None) -> int:
         default="matching",
         help="published numbers to print beside: of the systems measured (default), of all systems, or none",
     )
-    parser.add_argument("--paired", action="store_true", help="pre-trained beside from scratch, seed by seed")
+    kinds = parser.add_mutually_exclusive_group()
+    kinds.add_argument("--paired", action="store_true", help="pre-trained beside from scratch, seed by seed")
+    kinds.add_argument("--by-domain", action="store_true", help="a table a domain, all protocols and costs on a line")
     parser.add_argument("--protocols", nargs="+", choices=PROTOCOLS, help="only these ranking protocols")
     parser.add_argument("--metrics", nargs="+", metavar="NAME", help="only these metrics, e.g. HR@10 NDCG@10")
     parser.add_argument(
@@ -57,16 +63,20 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_intermixed_args(arguments)
     if not options.rows and not options.figures:
         parser.error("nothing to report: name a file of result rows (evaluation writes them), or --figures RUN_DIR")
-    if options.paired and not options.rows:
-        parser.error("--paired is about result rows: name a file of them")
+    if (options.paired or options.by_domain) and not options.rows:
+        parser.error("--paired and --by-domain are about result rows: name a file of them")
     if options.output and not options.rows:
         parser.error("--output is for tables: name a file of result rows too")
 
     try:
         if options.rows:
             rows = read_rows(options.rows)
-            make = partial(paired_tables, rows) if options.paired else partial(result_tables, rows)
-            tables = make(published=options.published, protocols=options.protocols, metrics=options.metrics)
+            if options.by_domain:
+                from retr_hf.cost import with_costs  # brings torch
+
+                rows = with_costs(rows)
+            make = paired_tables if options.paired else domain_tables if options.by_domain else result_tables
+            tables = make(rows, published=options.published, protocols=options.protocols, metrics=options.metrics)
             write_tables(tables, len(rows), options.output)
         for run in options.figures:
             print(f"wrote {plot_learning_curves(run, run / 'learning_curves.png')}", file=sys.stderr)

@@ -51,6 +51,9 @@ def test_tables_and_figures(tmp_path):
     assert (tmp_path / "a" / "learning_curves.png").read_bytes().startswith(b"\x89PNG")
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["T.md"]
 
+    by_domain = report("a/results.jsonl", "--by-domain", folder=tmp_path)
+    assert by_domain.returncode == 0 and "## scientific, test split, real data" in by_domain.stdout, by_domain.stderr
+
     paired = report("a/results.jsonl", "--paired", "--metrics", "NDCG@10", folder=tmp_path)
     assert paired.returncode == 0 and "| NDCG@10 difference |" in paired.stdout, paired.stderr
 
