@@ -380,8 +380,7 @@ def test_another_domain_of_the_same_name_is_not_the_one_that_datasets_cached(tmp
 
 def test_what_a_user_touched_outside_of_all_splits_is_no_candidate(tmp_path):
     """Eight items, two of them in the rows of u; five more seen: one is left."""
-    rows = {"u": ["a", "b"]}
-    columns = {"user_id": ["u", "u"], "item_ids": [rows["u"], list("cdefg")], "split": ["test", "seen"]}
+    columns = {"user_id": ["u", "u"], "item_ids": [list("ab"), list("cdefg")], "split": ["test", "seen"]}
     raw = raw_domain({}, {item: "" for item in "abcdefgh"}, columns=columns, whole_catalogue=True)
     write_domain(raw, tmp_path / "d")
     domain = load_domain(tmp_path / "d")
