@@ -20,6 +20,7 @@ from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from .model.configuration_retr import RetrConfig
 from .model.item_catalog import CATALOG_FILE
+from .model_section import FAMILIES
 from .report.results import ResultRow
 
 PARAMETERS, OF_ITEMS = "parameters", "item parameters"
@@ -70,19 +71,19 @@ def inference_cost(config: RetrConfig, num_items: int) -> dict[str, int | float]
 
 
 def with_costs(rows: Iterable[ResultRow]) -> list[ResultRow]:
-    """Rows with the cost of their models in ``settings``: computed for those that do not say it, where the model
-    folder that a row names is there; others stay as they are."""
-    known: dict[str, dict] = {}
+    """Rows with the cost of their models in ``settings``: of those that do not say it by the model folder that they
+    name, as it is today; those without a folder of ours stay as they are."""
+    known: dict[str | None, dict] = {}
     return [
         row if PARAMETERS in row.settings else replace(row, settings=row.settings | _cost_of(row.model, known))
         for row in rows
     ]
 
 
-def _cost_of(folder: str | None, known: dict[str, dict]) -> dict[str, int | float]:
-    if folder is None or not all((Path(folder) / name).is_file() for name in ("config.json", CATALOG_FILE)):
-        return {}
+def _cost_of(folder: str | None, known: dict[str | None, dict]) -> dict[str, int | float]:
     if folder not in known:
-        num_items = json.loads((Path(folder) / CATALOG_FILE).read_text(encoding="utf-8"))["num_items"]
-        known[folder] = inference_cost(AutoConfig.from_pretrained(folder), num_items)
+        files = [Path(folder or "", name) for name in ("config.json", CATALOG_FILE)]
+        told = [json.loads(file.read_text(encoding="utf-8")) for file in files if folder and file.is_file()]
+        ours = len(told) == 2 and told[0].get("model_type") in FAMILIES
+        known[folder] = inference_cost(AutoConfig.from_pretrained(folder), told[1]["num_items"]) if ours else {}
     return known[folder]

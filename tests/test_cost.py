@@ -78,8 +78,10 @@ def test_rows_that_do_not_say_it_are_told_by_their_model_folder(tmp_path):
         metrics={"MRR": 0.1}, num_users=9, seed=0, synthetic=False, date="2024-05-13", model=str(tmp_path / "run"),
         settings={"router": "pathway"},
     )  # fmt: skip
-    told, gone, said = with_costs(
-        [row, replace(row, model=str(tmp_path / "gone")), replace(row, settings={"parameters": 7})]
-    )
+    (tmp_path / "other").mkdir()
+    for name, text in {"config.json": '{"model_type": "recguru"}', "catalog.json": '{"num_items": 5}'}.items():
+        (tmp_path / "other" / name).write_text(text)
+    strangers = [replace(row, model=model) for model in (None, str(tmp_path / "gone"), str(tmp_path / "other"))]
+    told, said, *strange = with_costs([row, replace(row, settings={"parameters": 7}), *strangers])
     assert told.settings == {"router": "pathway"} | inference_cost(model.config, ITEMS)
-    assert gone.settings == {"router": "pathway"} and said.settings == {"parameters": 7}
+    assert said.settings == {"parameters": 7} and strange == strangers
