@@ -3,6 +3,7 @@
     OUTPUT/pretrain/SYSTEM                     a model folder, once for each system
     OUTPUT/DOMAIN/SYSTEM/pretrained-SEED       fine-tuned from it
     OUTPUT/DOMAIN/SYSTEM/scratch-SEED          its twin: every model line the same, same recipe, nothing loaded
+    OUTPUT/DOMAIN/SYSTEM/pretraining           of a system that is pre-trained on each target itself (S3-Rec)
     OUTPUT/rows.jsonl                          all result rows, zero-shot and baselines among them
 
 Without a pre-training recipe all runs are from scratch: an intra-domain table, or ablations, whose SYSTEM is the name
@@ -20,11 +21,13 @@ from .data.domain import PreparedDomain, load_domain
 from .errors import RecipeError
 from .grid_jobs import EvaluationJob, TrainingJob
 from .model_section import model_config
+from .s3rec_pretraining import S3REC_SCHEMA
 from .stage import SCHEMA
 from .training.fields import setting
 from .training.recipe import Recipe, load_recipe
 from .training.run_folder import RunFolder
 from .training.settings import VALIDATORS
+from .training.settings_s3rec import S3REC_VALIDATORS
 from .training.strict_yaml import inline
 
 ROWS_FILE, TABLE_FILE = "rows.jsonl", "table.md"
@@ -43,6 +46,10 @@ class GridSettings:
     )
     variants: list[list[str]] = setting(
         [], help="[name, system file, section.key=value, ...]: a system with settings of its own, run from scratch"
+    )
+    pretrain_on_target: list[list[str]] = setting(
+        [],
+        help="[system file, recipes of scripts/s3rec.py]: it and its variants start from a pre-training on the target",
     )
     seeds: list[int] = setting([0, 1, 2], help="seeds of the fine-tuning; pre-training has its recipe's", min=0)
     starts: list[Literal["pretrained", "scratch"]] = setting(["pretrained", "scratch"], help="what is run")
@@ -63,6 +70,9 @@ class GridSettings:
         for variant in self.variants:
             if len(variant) < 2 or "=" in variant[1]:
                 raise ValueError(f"variants: expected a name, a system file, then overrides; came {inline(variant)}")
+        for entry in self.pretrain_on_target:
+            if len(entry) < 2:
+                raise ValueError(f"pretrain_on_target: expected a system file, then recipes; came {inline(entry)}")
 
 
 @dataclass(frozen=True)
@@ -120,6 +130,7 @@ class Plan:
         self.jobs: list[TrainingJob | EvaluationJob] = []
         self.left_out: list[str] = []
         self.systems: list[str] = list(grid.baselines)
+        self._recipes_on_target = {file: recipes for file, *recipes in grid.pretrain_on_target}
         targets = self._targets()
         for target in targets:
             for baseline in grid.baselines:
@@ -128,7 +139,7 @@ class Plan:
                     continue
                 self._evaluate(target, baseline, None, "--baseline", baseline)
         for file in dict.fromkeys([*grid.systems, *grid.scratch_only]):
-            carried = grid.pretrain is not None and file not in grid.scratch_only
+            carried = grid.pretrain is not None and file not in (*grid.scratch_only, *self._recipes_on_target)
             self._plan_system(System(file, Path(file).stem, carried=carried), targets)
         for name, file, *overrides in grid.variants:
             stem = re.sub(r"[^a-z0-9.]+", "_", name.lower()).strip("_")
@@ -155,6 +166,10 @@ class Plan:
             pretraining = _load(grid.pretrain, [*overrides, *system.overrides], "pretrain", system.file)
             name, shape = pretraining.name, pretraining["model"]
         self.systems.append(name)
+        if system.file in self._recipes_on_target:
+            for target in targets:
+                self._plan_on_target(system, name, target)
+            return
         needs = None
         if "pretrained" in grid.starts and system.carried:
             sources = [Target(grid.pretrain, path, load_domain(path)) for path in pretraining["data"].domains]
@@ -167,12 +182,38 @@ class Plan:
         for target in targets:
             for seed in grid.seeds:
                 for start in (start for start in ("pretrained", "scratch") if start in grid.starts):
-                    if start == "scratch" or needs:
-                        self._finetune(system, target, seed, shape, folder if start == "pretrained" else None)
+                    if start == "scratch":
+                        self._finetune(system, target, seed, shape)
+                    elif needs:
+                        self._finetune(system, target, seed, shape, folder, needs)
             if needs and grid.zero_shot and target.has_text and not _obstacle(shape, [target], carried=True):
                 self._evaluate(target, f"{name} zero-shot", folder, str(folder.path))
 
-    def _finetune(self, system: System, target: Target, seed: int, shape: dict, start: RunFolder | None) -> None:
+    def _plan_on_target(self, system: System, name: str, target: Target) -> None:
+        """A pre-training on the target itself, and the fine-tuning of each seed from there."""
+        there, recipes = Path(target.path).resolve(), self._recipes_on_target[system.file]
+        own = [path for path in recipes if Path(_load_on_target(path)["data"].domain).resolve() == there]
+        if not own:
+            self.left_out.append(f"{name} on {target.domain.name}: no recipe of pretrain_on_target reads {target.path}")
+            return
+        job = f"{target.domain.name}/{system.stem}/pretraining"
+        folder = RunFolder(self.output / job)
+        of_model = [override for override in system.overrides if override.startswith(("model.", "name="))]
+        overrides = [*self.grid.pretrain_overrides, *of_model, f"output={inline(str(folder.path))}"]
+        recipe, words = _load_on_target(own[0], overrides), (self._script("s3rec"), own[0], *overrides)
+        self.jobs.append(TrainingJob(job, f"s3rec {target.domain.name}", None, words, recipe, folder, None))
+        for seed in self.grid.seeds:
+            self._finetune(system, target, seed, {}, folder, needs=job)
+
+    def _finetune(
+        self,
+        system: System,
+        target: Target,
+        seed: int,
+        shape: dict,
+        start: RunFolder | None = None,
+        needs: str | None = None,
+    ) -> None:
         stem, label = system.stem, "scratch" if start is None else "pretrained"
         job = f"{target.domain.name}/{stem}/{label}-{seed}"
         folder = RunFolder(self.output / job)
@@ -190,14 +231,13 @@ class Plan:
             missing = {key: value for key, value in shape.items() if key not in recipe["model"]}
             overrides += [f"model.{key}={inline(value)}" for key, value in missing.items()]
             overrides += ["training.freeze=none"]
-        obstacle = _obstacle({**shape, **recipe["model"]}, [target], carried=start is not None)
+        obstacle = _obstacle({**shape, **recipe["model"]}, [target], carried=system.carried and start is not None)
         if obstacle:
             sentence = f"{recipe.name} on {target.domain.name}, {label}: {obstacle}"
             self.left_out += [] if sentence in self.left_out else [sentence]
             return
         recipe = _load(target.recipe, overrides, "finetune", system.file)
         words = (self._script("finetune"), target.recipe, system.file, *overrides)
-        needs = None if start is None else f"pretrain/{stem}"
         kind = f"finetune {target.domain.name}"
         self.jobs.append(TrainingJob(job, kind, needs, words, recipe, folder, start))
 
@@ -223,6 +263,10 @@ def _load(path: str, overrides: list[str], task: str, system: str | None = None)
     if recipe.run.task != task:
         raise RecipeError(recipe.source, [f"task: a grid expects a {task} recipe here, came {recipe.run.task}"])
     return recipe
+
+
+def _load_on_target(path: str, overrides: list[str] | None = None) -> Recipe:
+    return load_recipe(path, overrides or [], S3REC_SCHEMA, S3REC_VALIDATORS, check_paths=False)
 
 
 def _obstacle(model: dict, targets: list[Target], carried: bool) -> str | None:

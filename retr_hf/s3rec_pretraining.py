@@ -17,6 +17,8 @@ from .model.body_retr import RetrModel, RetrPreTrainedModel
 from .model.cloze import MASK
 from .model.configuration_retr import RetrConfig
 from .model.modeling_retr import RetrForSequentialRecommendation
+from .model_section import RETR_KEYS
+from .training.settings_s3rec import S3REC_SETTINGS
 
 
 @strict
@@ -48,6 +50,13 @@ class S3RecConfig(BaselineConfig):
         if not 0 <= self.hidden_share < 1:
             raise ValueError(f"hidden_share={self.hidden_share}: expected a share in [0, 1)")
         super().validate_architecture()
+
+
+BODY = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "hidden_act", "hidden_dropout",
+        "attention_dropout", "input_norm", "initializer_range")  # fmt: skip
+OWN = ("hidden_share", "aap_weight", "mip_weight", "map_weight", "sp_weight")
+ROUTER = tuple(key for key in RETR_KEYS if key.startswith(("router", "gumbel", "omega", "hierarchical")))
+S3REC_SCHEMA = {**S3REC_SETTINGS, "model": (S3RecConfig, (*BODY, *OWN, *ROUTER))}
 
 
 @dataclass

@@ -18,6 +18,7 @@ from accelerate.utils import set_seed
 from transformers import AutoConfig, AutoModelForSequenceClassification
 from transformers.utils import logging as transformers_logging
 
+from retr_hf.cost import inference_cost
 from retr_hf.data.cloze import ClozeCollator, ClozeSequences
 from retr_hf.data.collators import NextItemCollator
 from retr_hf.data.domain import PreparedDomain, load_domain
@@ -167,7 +168,7 @@ def test(recipe, domain: PreparedDomain, model, text, progress, sources: list[st
         "item_features": config.item_features,
         "freeze": recipe["training"].freeze,
     }
-    settings |= about_routes(model, domain, text, max_length)
+    settings |= inference_cost(config, domain.num_items) | about_routes(model, domain, text, max_length)
     return result_rows(
         ranks,
         domain,

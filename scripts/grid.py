@@ -18,13 +18,14 @@ import signal
 import sys
 from pathlib import Path
 
+from retr_hf.cost import with_costs
 from retr_hf.errors import DataError
 from retr_hf.grid import TABLE_FILE, GridSettings, Plan
 from retr_hf.job_queue import JobQueue
+from retr_hf.report.domain_tables import domain_tables
 from retr_hf.report.paired import paired_differences, paired_tables
 from retr_hf.report.plots import plot_differences
 from retr_hf.report.results import read_rows
-from retr_hf.report.tables import result_tables
 from retr_hf.stage import run
 from retr_hf.training.folder_lock import hold
 from retr_hf.training.recipe import describe_schema, load_recipe
@@ -83,7 +84,10 @@ def write_table(plan: Plan, grid: GridSettings, failed: dict[str, str], figure: 
         f"- {name}: {reason}" for name, reason in failed.items()
     ]
     about += ["\n".join(["Left out or failed:", *missing])] if missing else []
-    tables = paired_tables(rows, plan.systems, published="all") if grid.pretrain else result_tables(rows)
+    if grid.pretrain:
+        tables = paired_tables(rows, plan.systems, published="all")
+    else:
+        tables = domain_tables(with_costs(rows), plan.systems, "matching" if grid.variants else "all")
     text = "\n\n".join([*filter(None, about), tables])
     path = plan.output / TABLE_FILE
     temporary = path.with_name(f".{path.name}.{os.getpid()}")

@@ -14,6 +14,9 @@ prepared domain becomes a page that shows how it is and what in it will hurt.
     # does pre-training help? each system with and without it, the difference over seeds with its confidence interval
     python scripts/report.py runs/cross_domain/rows.jsonl --paired
 
+    # a table a domain: sampled ranking with full ranking beside it, parameters and GFLOPs, the papers' numbers
+    python scripts/report.py runs/intra/table/rows.jsonl --by-domain
+
     # runs/scientific/learning_curves.png, also of a run that is still going on
     python scripts/report.py --figures runs/scientific
 
@@ -21,23 +24,24 @@ prepared domain becomes a page that shows how it is and what in it will hurt.
     python scripts/report.py --domain data/shop
     python scripts/report.py --domain data/games data/beauty --output looks/sources
 
-Opens result rows (scripts/finetune.py and scripts/evaluate.py leave them) and log.jsonl of RUN_DIR. Protocols, splits,
-real and synthetic data have tables of their own; published numbers have rows of their own, marked. The page of a
-domain holds its pictures and opens anywhere, without the internet.
+Opens result rows (scripts/finetune.py and scripts/evaluate.py leave them) and log.jsonl of RUN_DIR. Splits, real and
+synthetic data and, but for --by-domain, protocols have tables of their own; published numbers have marked rows.
+The page of a domain holds its pictures and opens anywhere, without the internet.
 """
 
 import argparse
 import os
 import sys
-from functools import partial
 from pathlib import Path
 
 from retr_hf.domain_look import look_at_domains
 from retr_hf.errors import RetrError
+from retr_hf.report.domain_tables import domain_tables
 from retr_hf.report.paired import paired_tables
 from retr_hf.report.plots import plot_learning_curves
+from retr_hf.report.published import PUBLISHED_CHOICES
 from retr_hf.report.results import PROTOCOLS, read_rows
-from retr_hf.report.tables import PUBLISHED_CHOICES, result_tables
+from retr_hf.report.tables import result_tables
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -55,7 +59,9 @@ def main(arguments: list[str] | None = None) -> int:
         default="matching",
         help="published numbers to print beside: of the systems measured (default), of all systems, or none",
     )
-    parser.add_argument("--paired", action="store_true", help="pre-trained beside from scratch, seed by seed")
+    kinds = parser.add_mutually_exclusive_group()
+    kinds.add_argument("--paired", action="store_true", help="pre-trained beside from scratch, seed by seed")
+    kinds.add_argument("--by-domain", action="store_true", help="a table a domain, all protocols and costs on a line")
     parser.add_argument("--protocols", nargs="+", choices=PROTOCOLS, help="only these ranking protocols")
     parser.add_argument("--metrics", nargs="+", metavar="NAME", help="only these metrics, e.g. HR@10 NDCG@10")
     parser.add_argument(
@@ -78,8 +84,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--quiet", action="store_true", help="with --domain: only the files, nothing to the terminal")
     options = parser.parse_intermixed_args(arguments)
     if options.domain:
-        if options.rows or options.figures or options.paired:
-            parser.error("--domain stands alone: rows, --figures and --paired are about runs; call twice")
+        if options.rows or options.figures or options.paired or options.by_domain:
+            parser.error(
+                "--domain stands alone: rows, --figures, --paired and --by-domain are about runs; call twice"
+            )
         return look(options)
     if not options.rows and not options.figures:
         parser.error(
@@ -87,16 +95,20 @@ def main(arguments: list[str] | None = None) -> int:
         )
     if options.quiet:
         parser.error("--quiet is for --domain: tables are what is printed")
-    if options.paired and not options.rows:
-        parser.error("--paired is about result rows: name a file of them")
+    if (options.paired or options.by_domain) and not options.rows:
+        parser.error("--paired and --by-domain are about result rows: name a file of them")
     if options.output and not options.rows:
         parser.error("--output is for tables: name a file of result rows too")
 
     try:
         if options.rows:
             rows = read_rows(options.rows)
-            make = partial(paired_tables, rows) if options.paired else partial(result_tables, rows)
-            tables = make(published=options.published, protocols=options.protocols, metrics=options.metrics)
+            if options.by_domain:
+                from retr_hf.cost import with_costs  # brings torch
+
+                rows = with_costs(rows)
+            make = paired_tables if options.paired else domain_tables if options.by_domain else result_tables
+            tables = make(rows, published=options.published, protocols=options.protocols, metrics=options.metrics)
             write_tables(tables, len(rows), options.output)
         for run in options.figures:
             print(f"wrote {plot_learning_curves(run, run / 'learning_curves.png')}", file=sys.stderr)

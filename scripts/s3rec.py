@@ -20,26 +20,19 @@ from retr_hf.data.ragged import layout_named
 from retr_hf.data.s3rec import S3RecCollator, read_attributes
 from retr_hf.data.training_sequences import TrainingSequences
 from retr_hf.model.processing_retr import RetrProcessor
-from retr_hf.model_section import RETR_KEYS
 from retr_hf.report.model_card import write_model_card
 from retr_hf.report.results import environment
-from retr_hf.s3rec_pretraining import S3RecConfig, S3RecForPreTraining
+from retr_hf.s3rec_pretraining import S3REC_SCHEMA, S3RecConfig, S3RecForPreTraining
 from retr_hf.stage import is_synthetic, run, split_for, start_run
 from retr_hf.training.loop import train
 from retr_hf.training.recipe import builds, describe_schema, load_recipe
 from retr_hf.training.run_folder import RunFolder
-from retr_hf.training.settings_s3rec import S3REC_SETTINGS, S3REC_VALIDATORS
-
-BODY = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "hidden_act", "hidden_dropout",
-        "attention_dropout", "input_norm", "initializer_range")  # fmt: skip
-OWN = ("hidden_share", "aap_weight", "mip_weight", "map_weight", "sp_weight")
-KEYS = (*BODY, *OWN, *(key for key in RETR_KEYS if key.startswith(("router", "gumbel", "omega", "hierarchical"))))
-SCHEMA = {**S3REC_SETTINGS, "model": (S3RecConfig, KEYS)}
+from retr_hf.training.settings_s3rec import S3REC_VALIDATORS
 
 
 def main() -> None:
     args = command_line()
-    recipe = load_recipe(args.recipe, args.overrides, SCHEMA, [*S3REC_VALIDATORS, builds("model", S3RecConfig)])
+    recipe = load_recipe(args.recipe, args.overrides, S3REC_SCHEMA, [*S3REC_VALIDATORS, builds("model", S3RecConfig)])
     data, settings = recipe["data"], recipe["training"]
     domain = load_domain(data.domain)
     catalog = domain.catalog(embeddings=False)
@@ -92,7 +85,7 @@ def command_line() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="keys of a recipe:\n" + describe_schema(SCHEMA).replace("%", "%%"),
+        epilog="keys of a recipe:\n" + describe_schema(S3REC_SCHEMA).replace("%", "%%"),
     )
     parser.add_argument("recipe", help="a YAML file of recipes/s3rec/")
     parser.add_argument("overrides", nargs="*", help="section.key=value, in YAML; wins over the file")

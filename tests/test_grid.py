@@ -31,11 +31,18 @@ FINETUNE = {
     "data": {"domains": ["data/camping", "data/cycle"], "max_length": 8}, "model": {"hidden_dropout": 0.2},
     "training": {"max_steps": 2, "batch_size": 32, "freeze": "backbone"}, "evaluation": {"cutoffs": [10]},
 }  # fmt: skip
+ON_TARGET = {
+    "name": "S3", "task": "s3rec", "output": "unused",
+    "data": {"domain": "data/cycle", "attributes": None, "max_length": 8},
+    "model": {"hidden_size": 16, "intermediate_size": 16, "num_attention_heads": 2},
+    "training": {"max_steps": 2, "batch_size": 32},
+}  # fmt: skip
 SYSTEMS = {
     "plain": {"name": "Plain", "model": {"router": "none"}},
     "routed": {"name": "Routed", "model": {"router": "pathway"}},
     "timed": {"name": "Timed", "model": {"attention": "modulating"}},
     "ids": {"name": "Ids", "model": {"item_features": "id"}},
+    "s3": {"name": "S3", "model": {"item_features": "id", "score": "dot", "router": "none", "objective": "bce"}},
 }
 GRID = {
     "pretrain": "pretrain.yaml",
@@ -55,7 +62,13 @@ def world(tmp_path_factory):
     for domain in write_world(folder / "data", **sizes):
         embed_catalog(domain, "hashing:16", progress=False)
     write_domain(cycle_world(num_items=12, num_users=20, length=6).to_raw({}), folder / "data" / "cycle", k_core=0)
-    for name, content in {"pretrain": PRETRAIN, "finetune": FINETUNE, "grid": GRID, **SYSTEMS}.items():
+    for name, content in {
+        "pretrain": PRETRAIN,
+        "finetune": FINETUNE,
+        "on_cycle": ON_TARGET,
+        "grid": GRID,
+        **SYSTEMS,
+    }.items():
         (folder / f"{name}.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
     return folder
 
@@ -147,6 +160,30 @@ def test_without_pretraining_systems_and_variants_run_from_scratch(here):
             GridSettings(**GRID | only | change)
 
 
+S3 = {
+    "pretrain": None, "starts": ["scratch"], "systems": ["s3.yaml"], "scratch_only": [], "seeds": [0], "baselines": [],
+    "variants": [["S3 routed", "s3.yaml", "model.router=pathway"]],
+    "pretrain_on_target": [["s3.yaml", "on_cycle.yaml"]],
+    "finetune_overrides": ["training.freeze=none"],
+}  # fmt: skip
+
+
+def test_a_system_pretrained_on_each_target_itself(here):
+    it = plan(**S3)
+    assert [(job.name, job.needs) for job in it.jobs] == [
+        ("cycle/s3/pretraining", None), ("cycle/s3/pretrained-0", "cycle/s3/pretraining"),
+        ("cycle/s3_routed/pretraining", None), ("cycle/s3_routed/pretrained-0", "cycle/s3_routed/pretraining"),
+    ]  # fmt: skip
+    assert it.left_out == [
+        f"{name} on camping: no recipe of pretrain_on_target reads data/camping" for name in ("S3", "S3 routed")
+    ]
+    before, after = (job.recipe for job in it.jobs[2:])
+    assert before["model"]["router"] == after["model"]["router"] == "pathway"
+    assert before.name == after.name == "S3 routed" and after.run.init == before.run.output
+    with pytest.raises(ValueError, match="pretrain_on_target: expected a system file, then recipes"):
+        GridSettings(**GRID | S3 | {"pretrain_on_target": [["s3.yaml"]]})
+
+
 def in_process(monkeypatch):
     """What starts a command in this process, as a process that has ended."""
 
@@ -206,6 +243,22 @@ def test_a_whole_grid(here, monkeypatch, capsys):
     # Made with another recipe: told, not taken for the same.
     queue = JobQueue(plan(**change | {"pretrain_overrides": ["training.max_steps=3"]}).jobs, Path("logs"))
     assert "cannot be resumed with another recipe" in queue.failed["pretrain/plain"]
+
+
+def test_a_pretraining_on_the_target_is_run_and_its_model_goes_on(here, monkeypatch, capsys):
+    Path("s3_grid.yaml").write_text(yaml.safe_dump(GRID | S3))
+    monkeypatch.setattr("retr_hf.job_queue.start_process", in_process(monkeypatch))
+    monkeypatch.setattr(sys, "argv", ["grid.py", "s3_grid.yaml"])
+    with pytest.raises(SystemExit) as stopped:
+        runpy.run_path(str(ROOT / "scripts" / "grid.py"), run_name="__main__")
+    assert stopped.value.code == 0, capsys.readouterr()
+    rows = read_rows("runs/grid/rows.jsonl")
+    assert {(row.system, *row.sources) for row in rows} == {("S3", "cycle"), ("S3 routed", "cycle")}
+    assert {row.settings["router"] for row in rows if row.system == "S3 routed"} == {"pathway"}
+    assert JobQueue(plan(**S3).jobs, Path("logs")).waiting == []
+    table = Path("runs/grid/table.md").read_text()
+    assert "sampled HR@10 |" in table and "full HR@10 |" in table and "body GFLOPs |" in table
+    assert "S3 on camping: no recipe" in table and "\n| S3 routed | " in table
 
 
 def test_the_script_prints_what_is_left_and_writes_the_table(here, monkeypatch, capsys):

@@ -23,7 +23,7 @@ from .core import coded, codes_of, counted_k_core
 from .domain import DOMAIN_FORMAT
 from .domain_folder import check_may_write, fingerprints, is_up_to_date, replacing
 from .negatives import sample_negatives
-from .readers.raw import KIND, SPLIT, RawDomain
+from .readers.raw import KIND, SEEN, SPLIT, RawDomain
 from .schema import (
     DOMAIN_FILE,
     INTERACTIONS_DIR,
@@ -113,6 +113,7 @@ def write_domain(
         if own_split
         else split_sequences(sequences, split, fractions)
     )
+    touched = splits | ({SEEN: sequences.filter(pl.col(SPLIT) == SEEN)} if own_split else {})
     statistics = _statistics(splits, len(catalog))
     provenance |= {
         **({"recipe": recipe} if recipe else {}),
@@ -125,7 +126,7 @@ def write_domain(
     with replacing(output) as folder:
         for split, rows in splits.items():
             _write_split(folder, split, rows)
-        for split, tables in _negatives(splits, len(catalog), num_negatives, seed):
+        for split, tables in _negatives(touched, len(catalog), num_negatives, seed):
             _write_rows(folder / NEGATIVES_DIR / f"{split}.parquet", tables)
         catalog.save_pretrained(folder)
         has = {column: column in sequences.columns for column in (PIVOTAL, TIMESTAMPS)}
@@ -170,7 +171,7 @@ def _with_catalog(raw: RawDomain, sequences: pl.DataFrame, dropped: dict[str, in
 def _negatives(
     splits: dict[str, pl.DataFrame], num_items: int, count: int, seed: int
 ) -> Iterator[tuple[str, Iterator[pa.Table]]]:
-    """Candidates of validation and test, untouched by the user in *any* split; a row group at a time."""
+    """Candidates of validation and test, untouched by the user in *any* split or row; a row group at a time."""
     streams = np.random.default_rng(seed).spawn(2)
     for split, rng in zip((VALIDATION, TEST), streams, strict=True):
         yield split, _negatives_of(splits, split, num_items, count, rng)

@@ -15,9 +15,9 @@ from statistics import fmean, stdev
 from scipy.stats import t as student
 
 from ..errors import DataError
-from .published import published_results
+from .published import PUBLISHED_CHOICES, claims_beside
 from .results import PROTOCOLS, ResultRow
-from .tables import CAPTIONS, CLAIMS, PUBLISHED_CHOICES, markdown, mean_cell
+from .tables import CAPTIONS, CLAIMS, markdown, mean_cell
 
 CONFIDENCE = 0.95
 SHOWN_PROTOCOLS, SHOWN_METRICS = ("full", "full-unseen"), ("HR@10", "NDCG@10")
@@ -138,9 +138,8 @@ def paired_tables(
         title = f"## {name} ranking, test split, {data}"
         if title not in text:
             text += [title, "", f"{CAPTIONS[name].capitalize()}; {NOTE}.", ""]
-        claims = {} if synthetic or published == "none" else _claims(name, domain)
-        if published == "matching":
-            claims = {key: value for key, value in claims.items() if key in {line.system.lower() for line in lines}}
+        beside = claims_beside(groups[key], published) if name == "full" else []
+        claims = {claim.system.lower(): (claim.system, claim.metrics) for claim in beside}
         text += [f"### {domain}" + (f", {candidates} candidates" if candidates else ""), ""]
         text += [f"{CLAIMS}.", ""] if claims else []
         text += [*markdown(_table(lines, systems, claims, metrics)), ""]
@@ -196,12 +195,3 @@ def _table(lines: list[Line], systems: Sequence[str], claims: dict, metrics: Seq
             cells += [f"{claim[metric]:.4f}" if metric in claim else ""] if claims else []
         table.append(cells)
     return table
-
-
-def _claims(protocol: str, domain: str) -> dict[str, tuple[str, dict[str, float]]]:
-    """System in small letters -> its name and printed metrics on a domain, by the domain's name in any case."""
-    return {
-        claim.system.lower(): (claim.system, claim.metrics)
-        for claim in published_results(protocol)
-        if claim.domain.lower() == domain.lower()
-    }

@@ -6,10 +6,8 @@ from collections.abc import Iterable, Sequence
 from statistics import fmean, stdev
 
 from ..errors import DataError
-from .published import PublishedResult, published_results
+from .published import PUBLISHED_CHOICES, PublishedResult, claims_beside
 from .results import PROTOCOLS, ResultRow
-
-PUBLISHED_CHOICES = ("matching", "all", "none")
 
 CAPTIONS = {
     "full": "all items are candidates, also those of the user's history",
@@ -34,9 +32,9 @@ def result_tables(
 
     Args:
         rows: as ``read_rows`` gives them.
-        published: which published numbers stand beside (protocol ``full`` on the test split of real data only, by
-            the names of domains, in any case): of the systems in the table (``matching``), of ``all`` systems, or
-            ``none``. They have rows of their own, marked, with their own sources.
+        published: which published numbers stand beside, where protocol and domain are theirs
+            (``PublishedResult.is_of``): of the systems in the table (``matching``), of ``all`` systems, or ``none``.
+            They have rows of their own, marked, with their own sources.
         protocols, metrics: only these; None means all.
 
     Raises:
@@ -59,10 +57,10 @@ def _table(rows: list[ResultRow], metrics: Sequence[str], published: str) -> str
     first = rows[0]
     domains = sorted({row.domain for row in rows})
     columns = [(domain, metric) for domain in domains for metric in metrics]
-    claims = _claims(rows, published) if first.protocol == "full" and first.split == "test" else []
+    claims = _claims(claims_beside(rows, published))
 
     lines = [(label, _sources(sources), cells) for (label, sources), cells in _measured(rows).items()]
-    lines += [(f"{label} (published)", _sources(sources), cells) for (label, sources), cells in claims]
+    lines += [(label, _sources(sources), cells) for (label, sources), cells in claims]
     lines.sort(key=lambda line: (line[0].lower(), line[1]))
     table = [["system", "sources", *(f"{domain} {metric}" for domain, metric in columns)]]
     table += [[label, sources, *(cells.get(column, "") for column in columns)] for label, sources, cells in lines]
@@ -90,21 +88,13 @@ def _measured(rows: list[ResultRow]) -> dict[tuple[str, tuple[str, ...]], dict[t
     return {line: {column: mean_cell(cell) for column, cell in cells.items()} for line, cells in values.items()}
 
 
-def _claims(rows: list[ResultRow], published: str) -> list[tuple[tuple[str, tuple[str, ...]], dict]]:
-    """Published numbers under the names that the rows use for their domains."""
-    if published == "none" or rows[0].synthetic:
-        return []
-    domains = {row.domain.lower(): row.domain for row in rows}
-    systems = {row.system.lower() for row in rows}
+def _claims(published: list[PublishedResult]) -> list[tuple[tuple[str, tuple[str, ...]], dict]]:
+    """((label, sources), (domain, metric) -> cell) of each published system."""
     claims = defaultdict(dict)
-    for claim in published_results(rows[0].protocol):
-        if claim.domain.lower() in domains and (published == "all" or claim.system.lower() in systems):
-            claims[claim.system, claim.sources] |= _claim_cells(claim, domains[claim.domain.lower()])
+    for claim in published:
+        cells = {(claim.domain, metric): f"{value:.4f}" for metric, value in claim.metrics.items()}
+        claims[claim.label, claim.sources] |= cells
     return list(claims.items())
-
-
-def _claim_cells(claim: PublishedResult, domain: str) -> dict[tuple[str, str], str]:
-    return {(domain, metric): f"{value:.4f}" for metric, value in claim.metrics.items()}
 
 
 def mean_cell(values: Sequence[float]) -> str:

@@ -380,3 +380,13 @@ def test_another_domain_of_the_same_name_is_not_the_one_that_datasets_cached(tmp
         assert opened["text"] == ["A", "B", last] and set(opened.features) == {"item_id", "text"}
         rows = load_dataset(str(folder), cache_dir=tmp_path / "cache")["test"]
         assert rows.features["item_ids"].feature.dtype == "int32" and rows[0]["timestamps"] == [1, 2, 3]
+
+
+def test_what_a_user_touched_outside_of_all_splits_is_no_candidate(tmp_path):
+    """Eight items, two of them in the rows of u; five more seen: one is left."""
+    columns = {"user_id": ["u", "u"], "item_ids": [list("ab"), list("cdefg")], "split": ["test", "seen"]}
+    raw = raw_domain({}, {item: "" for item in "abcdefgh"}, columns=columns, whole_catalogue=True)
+    write_domain(raw, tmp_path / "d")
+    domain = load_domain(tmp_path / "d")
+    assert domain.negatives("test")[0].tolist() == [8] and len(domain.split("train")) == 0
+    assert domain.statistics["interactions"] == 2 and domain.statistics["test_rows"] == 1

@@ -121,6 +121,29 @@ def test_published_numbers_stand_beside_comparable_rows_only(change):
     assert "published" not in result_tables([replace(ROW, **change)], "all").lower()
 
 
+def test_printed_sampled_rankings_stand_beside_the_same_protocol_and_data_set():
+    beauty = {"domain": "beauty", "system": "SASRec", "sources": [], "protocol": "sampled", "candidates": 101}
+    row = replace(ROW, **beauty, num_users=22363, metrics={"HR@10": 0.5, "MRR": 0.3})
+    claim = only(result_tables([row]))["SASRec (published, poster)", "from scratch"]
+    assert claim == {"beauty HR@10": "0.4696", "beauty MRR": "0.2852"}
+    for change in ({"candidates": 100}, {"num_users": 22362}, {"split": "validation"}, {"synthetic": True}):
+        assert "published" not in result_tables([replace(row, **change)], "all").lower()
+    netflix = replace(row, domain="netflix")  # its users are not printed, so nobody can tell whether it is the same
+    assert "published" not in result_tables([netflix], "all").lower()
+
+
+def test_our_names_are_matched_with_the_printed_ones():
+    row = replace(ROW, protocol="sampled", candidates=101, domain="yelp", num_users=30431, sources=[])
+    named = [replace(row, system=name) for name in ("popularity", "RETR (poster)", "2 heads", "S3-Rec with pathway")]
+    claims = {label: cells for (label, _), cells in only(result_tables(named)).items() if "published" in label}
+    assert claims == {
+        "PopRec (published, poster)": {"yelp HR@10": "0.3609", "yelp NDCG@10": "0.2007"},
+        "RETR (published, paper)": {"yelp HR@10": "0.7775", "yelp NDCG@10": "0.5169"},
+        "RETR (published, poster)": {"yelp HR@10": "0.7730", "yelp NDCG@10": "0.5136"},
+        "2 heads (published, paper)": {"yelp HR@10": "", "yelp NDCG@10": ""},
+    }
+
+
 def test_a_metric_nobody_published_is_an_empty_cell():
     rows = only(result_tables([replace(ROW, metrics={"HR@50": 0.3, "HR@10": 0.1})]))
     assert rows["X-RETR (published)", "Food, Home, CDs, Kindle, Movies"]["scientific HR@50"] == ""

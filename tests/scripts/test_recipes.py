@@ -15,15 +15,18 @@ from retr_hf.grid import GridSettings, Plan
 from retr_hf.model_section import model_config
 from retr_hf.report.published import published_numbers
 from retr_hf.report.results import read_rows
+from retr_hf.s3rec_pretraining import S3REC_SCHEMA
 from retr_hf.stage import SCHEMA
 from retr_hf.training.recipe import builds, load_recipe
 from retr_hf.training.settings import VALIDATORS
+from retr_hf.training.settings_s3rec import S3REC_VALIDATORS
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "recipes"
 SYSTEMS = sorted((FOLDER / "systems").glob("*.yaml"))
 GRIDS = sorted((FOLDER / "grids").glob("*.yaml"))
 INTRA_SYSTEMS = sorted((FOLDER / "intra" / "systems").glob("*.yaml"))
+S3REC = sorted((FOLDER / "s3rec").glob("*.yaml"))
 STAGES = ("pretrain", "finetune", "synthetic", "intra")
 RECIPES = sorted(path for stage in STAGES for path in (FOLDER / stage).glob("*.yaml") if path.stem != "base")
 INTRA = [path for path in RECIPES if path.parent.name == "intra"]
@@ -148,19 +151,39 @@ def test_every_intra_domain_system_runs(path, shop, tmp_path, monkeypatch, capsy
     assert [row.metrics for row in one] == [row.metrics for row in other] and len(one) == 3
 
 
-@pytest.mark.parametrize("name", ["intra", "ablations"])
+@pytest.mark.parametrize("name", ["intra", "ablations", "ablations_synthetic"])
 def test_grids_without_pretraining_are_planned(name, shop, tmp_path, monkeypatch):
     """All their runs, on a domain of the layout: none is ruled out, and no two are the same run."""
     monkeypatch.chdir(ROOT)
-    change = ["finetune=[recipes/intra/beauty.yaml]", "seeds=[0]", f"output={tmp_path}/grid"]
+    change = ["seeds=[0]", f"output={tmp_path}/grid"]
+    change += ["finetune=[recipes/intra/beauty.yaml]"] if name == "intra" else []
     change += [f"finetune_overrides=['data.domains=[{shop}]']"]
+    s3rec = "recipes/intra/systems/s3rec.yaml"
+    on_shop = tmp_path / "shop.yaml"
+    on_shop.write_text(f"extends: {S3REC[0]}\ndata:\n  domain: {shop}\n", encoding="utf-8")
+    change += [f"pretrain_on_target=[[{s3rec}, {on_shop}]]"]
     grid = load_recipe(FOLDER / "grids" / f"{name}.yaml", change, {"": GridSettings}).run
     plan = Plan(grid, scripts=ROOT / "scripts")
-    assert plan.left_out == [] and len(plan.jobs) == len({*grid.systems}) + len(grid.variants) + len(grid.baselines)
+    two_stages = grid.systems.count(s3rec) + sum(variant[1] == s3rec for variant in grid.variants)
+    runs = len({*grid.systems}) + len(grid.variants) + len(grid.baselines) + two_stages
+    assert plan.left_out == [] and len(plan.jobs) == runs
+    assert two_stages == {"intra": 1, "ablations": 2, "ablations_synthetic": 0}[name]
     recipes = [str(job.recipe["model"]) + str(job.recipe["data"]) for job in plan.jobs if hasattr(job, "recipe")]
     assert len(set(recipes)) == len(recipes)
     every = {str(path.relative_to(ROOT)) for path in INTRA_SYSTEMS}
-    assert name == "ablations" or every - {*grid.systems} == {"recipes/intra/systems/s3rec.yaml"}  # two stages
+    assert name != "intra" or every == {*grid.systems}
+
+
+@pytest.mark.parametrize("path", S3REC, ids=lambda path: path.stem)
+def test_every_pretraining_on_a_target_is_of_an_intra_domain_recipe(path):
+    """The same domain, history and size as the fine-tuning that goes on from it, and in both grids."""
+    ours = load_recipe(path, [], S3REC_SCHEMA, S3REC_VALIDATORS, check_paths=False)
+    theirs = load(FOLDER / "intra" / path.name, FOLDER / "intra" / "systems" / "s3rec.yaml")
+    assert f"scripts/s3rec.py {path.relative_to(ROOT)}" in opening(path)
+    assert [ours["data"].domain] == theirs["data"].domains and ours["data"].max_length == theirs["data"].max_length
+    assert ours["model"]["hidden_size"] == theirs["model"]["hidden_size"]
+    for grid in ("intra", "ablations"):
+        assert str(path.relative_to(ROOT)) in (FOLDER / "grids" / f"{grid}.yaml").read_text(encoding="utf-8")
 
 
 def test_a_system_goes_over_both_stages(shop, tmp_path, monkeypatch, capsys):

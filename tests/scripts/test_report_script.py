@@ -55,6 +55,9 @@ def test_tables_and_figures(tmp_path):
     assert (tmp_path / "a" / "learning_curves.png").read_bytes().startswith(b"\x89PNG")
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["T.md"]
 
+    by_domain = report("a/results.jsonl", "--by-domain", folder=tmp_path)
+    assert by_domain.returncode == 0 and "## scientific, test split, real data" in by_domain.stdout, by_domain.stderr
+
     paired = report("a/results.jsonl", "--paired", "--metrics", "NDCG@10", folder=tmp_path)
     assert paired.returncode == 0 and "| NDCG@10 difference |" in paired.stdout, paired.stderr
 
@@ -91,7 +94,7 @@ def test_mistakes_are_told_without_a_traceback(tmp_path):
     for arguments, message in [
         ((), "nothing to report: name a file of result rows"),
         (("--output", "T.md", "--figures", "a"), "--output is for tables"),
-        (("--paired", "--figures", "a"), "--paired is about result rows"),
+        (("--paired", "--figures", "a"), "--paired and --by-domain are about result rows"),
         (("none.jsonl",), "error: none.jsonl: no result rows there"),
         (("torn.jsonl",), "error: torn.jsonl:1: the last line is torn"),
         (("--figures", "nowhere"), "no such log"),

@@ -8,6 +8,7 @@ from typing import Any
 import polars as pl
 
 SPLIT = "split"  # string: train, validation or test; only where the source brings its own split
+SEEN = "seen"  # a fourth value of it: no split, what else a user touched and no negative may be
 KIND = "kind"  # string: how a synthetic user behaves; synthetic worlds only
 
 
@@ -19,7 +20,8 @@ class RawDomain:
         sequences: one row a user, oldest interaction first. Columns ``user_id``: String, ``item_ids``: List(String)
             and, where the source has them, ``timestamps``: List(Int64), ``pivotal``: List(Boolean) (both aligned with
             ``item_ids``), ``kind``: String. With a column ``split``: String, a row is a user in that split
-            (validation and test rows end with their target), the split is kept and no k-core is applied.
+            (validation and test rows end with their target), the split is kept and no k-core is applied. Rows of
+            split "seen" are written nowhere: what they name is never drawn as a negative of their user.
             Item ids may be categoricals too.
         items: ``item_id``: String (unique), ``text``: String, in the order of the source. Items of the sequences
             without a row here get the text "" and are counted.
