@@ -23,33 +23,35 @@ def k_core_filter(interactions: pl.DataFrame, k: int) -> pl.DataFrame:
     users, items = codes_of(interactions[USER_ID]), codes_of(interactions[ITEM_ID])
     rows = None  # of ``interactions``; None: all of them
     while True:
-        keep = (_counts(users) >= k)[users]
-        keep &= (_counts(items) >= k)[items]
+        keep = (counts_of(users) >= k)[users]
+        keep &= (counts_of(items) >= k)[items]
         if keep.all():
             return interactions if rows is None else interactions[rows]
         rows = np.flatnonzero(keep).astype(np.uint32) if rows is None else rows[keep]
         users, items = users[keep], items[keep]
 
 
-def counted_k_core(interactions: pl.DataFrame, k: int, dropped: dict[str, int]) -> pl.DataFrame:
+def counted_k_core(
+    interactions: pl.DataFrame, k: int, dropped: dict[str, int], before: tuple[int, int, int] | None = None
+) -> pl.DataFrame:
     """``k_core_filter``, what it drops counted in ``dropped``.
+
+    before: interactions, users and items that there were, where ``interactions`` lack some that cannot be in the core.
 
     Raises:
         DataError: nothing survives.
     """
+    before = before or _sizes(interactions)
     after = k_core_filter(interactions, k)
-    counts = [
-        (frame.height, *(_distinct(frame[name]) for name in (USER_ID, ITEM_ID))) for frame in (interactions, after)
-    ]
-    (rows, users, items), _ = counts
     if after.is_empty():
+        rows, users, items = before
         raise DataError(
             f"no interaction survives the {k}-core: expected users and items with at least {k} interactions each, got "
             f"{rows:,} interactions of {users:,} users with {items:,} items; pass a smaller --k-core (0 keeps "
             "everything)"
         )
-    for what, before, left in zip(("interactions", "users", "items"), *counts, strict=True):
-        dropped[f"{what}_outside_the_{k}_core"] = before - left
+    for what, had, left in zip(("interactions", "users", "items"), before, _sizes(after), strict=True):
+        dropped[f"{what}_outside_the_{k}_core"] = had - left
     return after
 
 
@@ -59,8 +61,8 @@ def coded(ids: pl.Series) -> pl.Series:
 
 
 def codes_of(ids: pl.Series) -> np.ndarray:
-    """[n] uint32 codes, below the number of ids of the dictionary."""
-    return coded(ids).to_physical().to_numpy()
+    """[n] uint32 codes, below the number of ids of the dictionary; UInt32 are codes already."""
+    return (ids if ids.dtype == pl.UInt32 else coded(ids).to_physical()).to_numpy()
 
 
 def first_rows(ids: pl.Series) -> np.ndarray:
@@ -73,12 +75,15 @@ def first_rows(ids: pl.Series) -> np.ndarray:
     return first
 
 
-def _counts(codes: np.ndarray) -> np.ndarray:
+def counts_of(codes: np.ndarray) -> np.ndarray:
+    """[codes] int64: how often each code stands in ``codes`` [n]."""
     counts = np.zeros(int(codes.max(initial=0)) + 1, np.int64)
     for start in range(0, len(codes), _COUNTED):
         counts += np.bincount(codes[start : start + _COUNTED], minlength=len(counts))
     return counts
 
 
-def _distinct(ids: pl.Series) -> int:
-    return int(np.count_nonzero(_counts(codes_of(ids))))
+def _sizes(interactions: pl.DataFrame) -> tuple[int, int, int]:
+    """Interactions, users, items."""
+    users, items = (np.count_nonzero(counts_of(codes_of(interactions[name]))) for name in (USER_ID, ITEM_ID))
+    return interactions.height, int(users), int(items)
