@@ -8,17 +8,18 @@ log of their own, smaller and in order, and go on like any other.
 """
 
 from dataclasses import replace
+from pathlib import Path
+from tempfile import mkdtemp
 
 import narwhals as nw
 import polars as pl
 
 from .core import counted_k_core
-from .engines import Engine
+from .engines import ROW, Engine
 from .log_options import LogOptions, _check, _told, domain_of_log, seconds_of
 from .readers.raw import RawDomain, RawLog
 from .schema import ITEM_ID, RATING, TIMESTAMP, USER_ID
 
-ROW = "row"  # int64: place of an interaction in the log; every order of an engine ends with it
 _USER, _ITEM = "user", "item"  # int64: the row where it stands first
 _SIDES = ((_USER, USER_ID), (_ITEM, ITEM_ID))
 _COUNT = "count"
@@ -39,8 +40,9 @@ def domain_by_engine(engine: Engine, log: RawLog, options: LogOptions | None = N
     _check(log, options)
     dropped = {**log.dropped, "item_rows_doubled": 0}
     events = _without_duplicates(_chosen(engine, log, options, dropped), options.duplicates)
-    survivors = _survivors(engine, engine.keep(_with_numbers(events)), k_core, dropped)
-    domain = domain_of_log(replace(log, events=survivors.lazy(), dropped=dropped))
+    survivors = _survivors(engine, engine.keep(_with_numbers(events), "chosen"), k_core, dropped)
+    survivors = survivors.lazy().with_columns(pl.col(USER_ID, ITEM_ID).cast(pl.String))
+    domain = domain_of_log(replace(log, events=survivors, dropped=dropped))
     return replace(
         domain,
         options=domain.options | _told(options),
@@ -51,13 +53,13 @@ def domain_by_engine(engine: Engine, log: RawLog, options: LogOptions | None = N
 
 def numbered(engine: Engine, events: pl.LazyFrame) -> nw.LazyFrame:
     """What polars scans, for the engine: written once more, with the number of each row."""
-    path = engine.folder / "numbered.parquet"
+    path = Path(mkdtemp(dir=engine.folder)) / "numbered.parquet"
     events.with_row_index(ROW).with_columns(pl.col(ROW).cast(pl.Int64)).sink_parquet(path, compression="lz4")
     return engine.scan(path)
 
 
 def _chosen(engine: Engine, log: RawLog, options: LogOptions, dropped: dict[str, int]) -> nw.LazyFrame:
-    events = numbered(engine, log.events)
+    events = log.events if isinstance(log.events, nw.LazyFrame) else numbered(engine, log.events)
     left = _count(events)
     for what, condition in _conditions(options):
         events = events.filter(condition)
@@ -74,7 +76,9 @@ def _chosen(engine: Engine, log: RawLog, options: LogOptions, dropped: dict[str,
 def _conditions(options: LogOptions) -> list[tuple[str, nw.Expr]]:
     conditions = []
     if options.min_rating is not None:
-        conditions.append((f"rated_below_{options.min_rating:g}", nw.col(RATING) >= nw.lit(options.min_rating, nw.Float32)))
+        conditions.append(
+            (f"rated_below_{options.min_rating:g}", nw.col(RATING) >= nw.lit(options.min_rating, nw.Float32))
+        )
     if options.since:
         conditions.append((f"before_{options.since}", nw.col(TIMESTAMP) >= seconds_of(options.since)))
     if options.until:
@@ -107,13 +111,15 @@ def _survivors(engine: Engine, named: nw.LazyFrame, k: int, dropped: dict[str, i
     events = named.drop(USER_ID, ITEM_ID)
     if k and left:
         events = _k_core(engine, events, left, k)
-        left_over = [events.select(side).unique() for side, _ in _SIDES]
-        names = [frame.join(left, on=left.columns, how="semi") for frame, left in zip(names, left_over, strict=True)]
+        names = [
+            frame.join(events.select(side).unique(), on=side, how="semi")
+            for frame, (side, _) in zip(names, _SIDES, strict=True)
+        ]
     rows = _here(events.sort(_USER, *_order(events)).drop(ROW))
     for (side, column), of_side in zip(_SIDES, names, strict=True):
         of_side = _here(of_side.sort(side))
-        rows = rows.with_columns(of_side[column].gather(of_side[side].search_sorted(rows[side])))
-    rows = rows.drop(_USER, _ITEM)
+        ids = of_side[column].cast(pl.Categorical(pl.Categories.random()))
+        rows = rows.with_columns(ids.gather(of_side[side].search_sorted(rows[side]))).drop(side)
     return counted_k_core(rows, k, dropped, before) if k and left else rows
 
 
@@ -122,7 +128,7 @@ def _k_core(engine: Engine, events: nw.LazyFrame, left: int, k: int) -> nw.LazyF
         for side, _ in _SIDES:
             counts = events.group_by(side).agg(nw.len().alias(_COUNT))
             events = events.join(counts.filter(nw.col(_COUNT) >= k).select(side), on=side, how="semi")
-        events = engine.keep(events)
+        events = engine.keep(events, "core")
         before, left = left, _count(events)
         if left in (before, 0):
             return events

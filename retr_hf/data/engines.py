@@ -6,9 +6,9 @@ their rows. narwhals, because it is one small wheel without dependencies (which 
 DuckDB, Spark and Spark Connect alike; Ibis covers more engines, of which we need none, and brings sqlglot and more.
 """
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import count
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,6 +16,8 @@ import polars as pl
 
 from ..errors import DataError, RetrError
 
+ROW = "row"  # int64: place of an interaction in the log
+FILE, PLACE = "file", "place"  # string: address of a file; int64: row in it, from 0
 POLARS, DUCKDB, SPARK = "polars", "duckdb", "spark"
 ENGINES = {
     POLARS: "ids as integers in memory, the fastest where they fit",
@@ -36,11 +38,14 @@ class Engine(Protocol):
     def scan(self, path: Path) -> Any:
         """One parquet file that ``polars`` wrote."""
 
+    def files(self, address: str) -> Any:
+        """Parquet files as they are stored (a folder, a pattern), and of each row ``file`` and ``place``."""
+
     def table(self, frame: pl.DataFrame) -> Any:
         """A small table that is here in memory."""
 
-    def keep(self, frame: Any) -> Any:
-        """The rows of ``frame``, computed now and held by the engine, on disk if need be."""
+    def keep(self, frame: Any, name: str) -> Any:
+        """The rows of ``frame``, computed now and held by the engine; what was kept under this name may go."""
 
 
 @contextmanager
@@ -57,7 +62,7 @@ def open_engine(name: str, folder: Path, memory_limit: str | None = None) -> Ite
         RetrError: the engine is not installed or does not start.
         DataError: a memory limit that is none, or one for Spark.
     """
-    if name == SPARK and memory_limit:
+    if name != DUCKDB and memory_limit:
         raise DataError("memory_limit: expected with duckdb only; Spark's is spark.executor.memory in its own settings")
     opened = (_DuckDB if name == DUCKDB else _Spark)(folder, memory_limit)
     try:
@@ -73,7 +78,7 @@ class _DuckDB:
             import narwhals
         except ImportError as error:
             raise RetrError("--engine duckdb needs the extra `duckdb`: pip install 'retr_hf[duckdb]'") from error
-        self._wrap, self.folder, self._number = narwhals.from_native, Path(folder), count()
+        self._wrap, self.folder = narwhals.from_native, Path(folder)
         settings = {"temp_directory": str(self.folder / "duckdb"), "preserve_insertion_order": False}
         try:
             self._connection = duckdb.connect(
@@ -85,12 +90,18 @@ class _DuckDB:
     def scan(self, path: Path):
         return self._wrap(self._connection.read_parquet(str(path)))
 
+    def files(self, address: str):
+        pattern = address if "*" in address or address.endswith(".parquet") else f"{address.rstrip('/')}/*.parquet"
+        rows = self._connection.read_parquet(pattern, filename=True, file_row_number=True)
+        return self._wrap(rows).rename({"filename": FILE, "file_row_number": PLACE})
+
     def table(self, frame: pl.DataFrame):
         return self._wrap(self._connection.from_arrow(frame.to_arrow()))
 
-    def keep(self, frame):
-        path = self.folder / f"kept-{next(self._number)}.parquet"
-        frame.sink_parquet(path)
+    def keep(self, frame, name: str):
+        path, partial = (self.folder / f"{name}.{suffix}" for suffix in ("parquet", "part"))
+        frame.sink_parquet(partial)  # reads what was kept before, perhaps
+        os.replace(partial, path)
         return self.scan(path)
 
     def close(self) -> None:
@@ -116,10 +127,14 @@ class _Spark:
     def scan(self, path: Path):
         return self._wrap(self._session.read.parquet(path.resolve().as_uri()))
 
+    def files(self, address: str):
+        rows = self._session.read.parquet(address)
+        return self._wrap(rows.selectExpr("*", f"_metadata.file_path AS {FILE}", f"_metadata.row_index AS {PLACE}"))
+
     def table(self, frame: pl.DataFrame):
         return self._wrap(self._session.createDataFrame(frame.to_arrow()))
 
-    def keep(self, frame):
+    def keep(self, frame, name: str):
         # A local checkpoint lives in the executors and cuts the plan; it needs no disk that all machines share.
         return self._wrap(frame.to_native().localCheckpoint())
 
