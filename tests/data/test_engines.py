@@ -67,3 +67,11 @@ OPTIONS = [
     (LogOptions(min_rating=2, since="1970-01-02", until="1970-01-05", with_metadata=True, duplicates="last"), 3),
     (LogOptions(with_metadata=True), 4),
 ]
+
+
+@pytest.mark.parametrize(("options", "k_core"), OPTIONS)
+def test_the_same_domain_as_in_memory(engine, options, k_core, tmp_path):
+    log = some_log(seed=k_core)
+    for name, made in (("memory", domain_of_log(log, options, k_core)), ("engine", by(engine, log, options, k_core))):
+        write_domain(made, tmp_path / name / "shop", k_core=k_core, num_negatives=2)
+    assert written(tmp_path / "memory") == written(tmp_path / "engine")
