@@ -40,6 +40,7 @@ Next: scripts/embed.py.
 import argparse
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from retr_hf.data.atomic_export import STYLES, UNISREC, write_atomic
@@ -52,7 +53,7 @@ from retr_hf.data.prepare import write_domain
 from retr_hf.data.readers import known
 from retr_hf.data.readers.atomic import read_atomic
 from retr_hf.data.readers.raw import RawDomain, RawLog
-from retr_hf.data.readers.spool import spool_beside
+from retr_hf.data.readers.spool import Spool, spool_beside
 from retr_hf.data.readers.tables import UNITS, read_tables
 from retr_hf.data.splits import FRACTIONS, LEAVE_ONE_OUT, WAYS
 from retr_hf.data.synthetic import write_world
@@ -77,7 +78,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         required=True,
         type=Path,
         metavar="FILE",
-        help="user_id, item_id[, timestamp] or user_id, item_ids",
+        help="user_id, item_id[, timestamp][, rating] or user_id, item_ids[, timestamps]",
     )
     tables.add_argument("--items", type=Path, metavar="FILE", help="item_id, text; without it a domain of ids only")
     tables.add_argument(
@@ -108,8 +109,9 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     for name, reader in readers.items():
         _add_inputs(reader, name)
         known.add_options(reader, name)
-        _add_log_options(reader)
-        _add_engine(reader, list(ENGINES))
+    for source in (tables, *readers.values()):
+        _add_log_options(source)
+        _add_engine(source, list(ENGINES))
 
     stored = sources.add_parser("stored", help="a log in parquet files that an engine scans where they are stored")
     stored.add_argument(
@@ -161,32 +163,17 @@ def prepare(arguments: argparse.Namespace) -> list[Path]:
     if arguments.source == "synthetic":
         sizes = WORLD_SIZES[arguments.size]
         return write_world(arguments.output, arguments.seed, overwrite=arguments.overwrite, **sizes)
-    if arguments.source == "tables":
-        raw = read_tables(
-            arguments.interactions,
-            arguments.items,
-            columns=dict(arguments.columns),
-            text_columns=arguments.text_columns,
-            timestamp_unit=arguments.timestamp_unit,
-            whole_catalogue=arguments.whole_catalogue,
-        )
-        return _write(raw, arguments)
     if arguments.source == "atomic":
         return _write(read_atomic(arguments.folder, arguments.dataset), arguments)
     if arguments.source == "stored":
         with spool_beside(arguments.output) as spool:
             return _write(_by_engine(arguments, spool.folder), arguments)
-    inputs = arguments.input
-    if arguments.download:
-        fetched, items = download(arguments.source, arguments.download, arguments.release)
-        inputs = inputs or [fetched]
-        if items and not arguments.items:
-            arguments.items = items
+    inputs, read = _log_reader(arguments)
     recipe = _recipe(arguments, inputs)
     if not arguments.overwrite and is_up_to_date(arguments.output, _name(arguments), {"recipe": recipe}):
         return _up_to_date(arguments)
     with spool_beside(arguments.output, arguments.strict) as spool:
-        log = known.read_log(arguments.source, inputs, spool, arguments)
+        log = read(spool)
         for sample in log.samples.values():
             print(f"dropped, for example: {sample}", file=sys.stderr)
         if arguments.engine == POLARS and not arguments.memory_limit:
@@ -211,6 +198,21 @@ def _options(arguments: argparse.Namespace) -> LogOptions:
     return LogOptions(
         arguments.min_rating, arguments.since, arguments.until, arguments.with_metadata, arguments.duplicates
     )
+
+
+def _log_reader(arguments: argparse.Namespace) -> tuple[list[Path], Callable[[Spool], RawLog]]:
+    """The files that are no option, downloaded where asked for, and what reads the log to a spool."""
+    if arguments.source == "tables":
+        options = ("items", "text_columns", "timestamp_unit", "whole_catalogue")
+        options = {name: getattr(arguments, name) for name in options} | {"columns": dict(arguments.columns)}
+        return [], lambda spool: read_tables(arguments.interactions, spool, **options)
+    inputs = arguments.input
+    if arguments.download:
+        fetched, items = download(arguments.source, arguments.download, arguments.release)
+        inputs = inputs or [fetched]
+        if items and not arguments.items:
+            arguments.items = items
+    return inputs, lambda spool: known.read_log(arguments.source, inputs, spool, arguments)
 
 
 def _recipe(arguments: argparse.Namespace, inputs: list[Path]) -> str:

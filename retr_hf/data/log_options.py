@@ -4,25 +4,23 @@ The order of the steps is fixed and told in the counts: rating, dates, metadata,
 after, in `prepare`. A user's interactions are ordered by time, equal times by file order (``RawLog.ordered``); users
 come in order of first appearance in the file.
 
-One path for small and large logs. Ids become categoricals (uint32 codes of a dictionary) while polars' streaming engine
-scans, so no column of id strings is ever whole in memory: 8 bytes an interaction, 16 with its time, plus the
-dictionaries. Filters, k-core and order then work on integers, and only of survivors are the texts read. polars, because
-it reads the spool already; DuckDB would be a second engine, and pyarrow has no dictionary across batches that grows.
+One path for small and large logs: filters, k-core and order work on integers (see `user_parts`), no column of id
+strings is ever whole in memory, and only of survivors are the texts read. polars, because it reads the spool already;
+DuckDB would be a second engine, and pyarrow has no dictionary across batches that grows.
 """
 
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
+from functools import partial
 
-import numpy as np
 import polars as pl
 
 from ..errors import DataError
-from .core import coded, codes_of, counted_k_core, first_rows
+from .core import counted_k_core
 from .readers.raw import RawDomain, RawLog
 from .schema import ITEM_ID, ITEM_IDS, RATING, TEXT, TIMESTAMP, TIMESTAMPS, USER_ID
+from .user_parts import FIRST, kept_events
 
-_ROW = "row"
-_FIRST = "first"
 DUPLICATES = {
     "all": "keep all: repeats are behaviour",
     "identical": "drop rows that agree in everything (user, item, rating, time), as UniSRec does",
@@ -64,28 +62,27 @@ def domain_of_log(log: RawLog, options: LogOptions | None = None, k_core: int = 
     options = options or LogOptions()
     _check(log, options)
     dropped = dict(log.dropped)
-    columns = _needed(log, options)
     of_items = pl.Categorical(pl.Categories.random())
-    types = {USER_ID: pl.Categorical(pl.Categories.random()), ITEM_ID: of_items}
-    events = log.events.select(pl.col(name).cast(types[name]) if name in types else name for name in columns)
-    events = events.collect(engine="streaming")
-    listed = _listed(log, of_items)
-    dropped["item_rows_doubled"] = listed.len() - listed.n_unique()
-    for what, condition in _conditions(options, listed):
-        kept = events.filter(condition)
-        dropped[f"interactions_{what}"] = events.height - kept.height
-        events = kept
-    before = events.height
-    events = _without_duplicates(events, options.duplicates).drop(RATING, strict=False)
-    dropped["duplicate_interactions"] = before - events.height
-    if events.is_empty():
+    listed = _listed(log, of_items)  # held to the end: the dictionary goes with its last column
+    num_listed = listed.n_unique()
+    dropped["item_rows_doubled"] = listed.len() - num_listed
+    kept = kept_events(
+        log.events.select(_needed(log, options)),
+        of_items,
+        _conditions(options, num_listed),
+        partial(_without_duplicates, policy=options.duplicates),
+        k_core,
+    )
+    dropped |= kept.dropped
+    if not kept.before[0]:
         told = ", ".join(f"{count:,} {what.replace('_', ' ')}" for what, count in dropped.items() if count)
         raise DataError(f"{log.reader}: expected interactions, but none is left; dropped: {told or 'nothing'}")
-    first = first_rows(events[USER_ID])
-    events = counted_k_core(events, k_core, dropped) if k_core else events
-    sequences = sequences_of(events, first)
+    events, users, before = kept.events, kept.users, kept.before
+    del kept  # what is not in the core goes before the lists are made
+    events = counted_k_core(events, k_core, dropped, before) if k_core else events
+    sequences = _sequences(events, users)
     items = _items(log, None if log.whole_catalogue else events[ITEM_ID].unique())
-    dropped["rows_of_the_item_table_not_used"] = listed.n_unique() - items.height
+    dropped["rows_of_the_item_table_not_used"] = num_listed - items.height
     return RawDomain(
         sequences=sequences,
         items=items,
@@ -98,22 +95,13 @@ def domain_of_log(log: RawLog, options: LogOptions | None = None, k_core: int = 
     )
 
 
-def sequences_of(events: pl.DataFrame, first: np.ndarray | None = None) -> pl.DataFrame:
-    """One row a user, oldest interaction first; equal (or no) times keep the row order.
-
-    Args:
-        events: ``user_id``, ``item_id``[, ``timestamp``].
-        first: [codes] where the users stood first, by their codes; users come in this order. By default here.
-    """
-    users = coded(events[USER_ID])
-    first = first_rows(users) if first is None else first
-    names = {ITEM_ID: ITEM_IDS, TIMESTAMP: TIMESTAMPS}
-    aligned = [name for name in names if name in events.columns]
-    events = events.select(pl.Series(_FIRST, first[codes_of(users)]), users.alias(USER_ID), *aligned)
-    events = events.sort([_FIRST, *aligned[1:]], maintain_order=True)
-    rows = events.group_by(_FIRST, maintain_order=True).agg(pl.col(USER_ID).first(), *aligned)
-    rows = rows.select(pl.col(USER_ID).cast(pl.String), *aligned)
-    return rows.rename({name: names[name] for name in aligned})
+def _sequences(events: pl.DataFrame, users: pl.DataFrame) -> pl.DataFrame:
+    """One row a user, in the order of first appearance; ``events`` and ``users`` as of ``Kept``."""
+    names = {name: plural for name, plural in ((ITEM_ID, ITEM_IDS), (TIMESTAMP, TIMESTAMPS)) if name in events.columns}
+    rows = events.with_columns(pl.col(USER_ID).set_sorted()).group_by(USER_ID, maintain_order=True)
+    rows = rows.agg(pl.col(name).alias(plural) for name, plural in names.items())
+    rows = rows[users[FIRST].gather(rows[USER_ID]).arg_sort()]
+    return rows.with_columns(users[USER_ID].gather(rows[USER_ID]))
 
 
 def _needed(log: RawLog, options: LogOptions) -> list[str]:
@@ -151,7 +139,8 @@ def _check(log: RawLog, options: LogOptions) -> None:
         raise DataError("with_metadata: expected an item table to join with, got none; pass --items FILE")
 
 
-def _conditions(options: LogOptions, item_ids: pl.Series) -> list[tuple[str, pl.Expr]]:
+def _conditions(options: LogOptions, num_listed: int) -> list[tuple[str, pl.Expr]]:
+    """Names and conditions of what is kept; the items of the item table have the codes below ``num_listed``."""
     conditions = []
     if options.min_rating is not None:
         conditions.append((f"rated_below_{options.min_rating:g}", pl.col(RATING) >= options.min_rating))
@@ -160,23 +149,24 @@ def _conditions(options: LogOptions, item_ids: pl.Series) -> list[tuple[str, pl.
     if options.until:
         conditions.append((f"from_{options.until}_on", pl.col(TIMESTAMP) < seconds_of(options.until)))
     if options.with_metadata:
-        conditions.append(("with_items_without_metadata", pl.col(ITEM_ID).is_in(item_ids.implode())))
-    return conditions
+        conditions.append(("with_items_without_metadata", pl.col(ITEM_ID).to_physical() < num_listed))
+    return [(f"interactions_{what}", condition) for what, condition in conditions]
 
 
-def _without_duplicates(events: pl.DataFrame, policy: str) -> pl.DataFrame:
+def _without_duplicates(events: pl.DataFrame, row: str, policy: str) -> pl.DataFrame:
+    """``events`` in file order, numbered by their column ``row``."""
     if policy == "all":
         return events
     if policy == "identical":
-        return events.unique(keep="first", maintain_order=True)
-    events = events.with_row_index(_ROW)
-    events = events.sort([name for name in (TIMESTAMP, _ROW) if name in events.columns])
+        same = [name for name in events.columns if name != row]
+        return events.unique(same, keep="first", maintain_order=True)
+    events = events.sort([name for name in (TIMESTAMP, row) if name in events.columns])
     if policy == "consecutive":
         same = (pl.col(ITEM_ID) == pl.col(ITEM_ID).shift().over(USER_ID)).fill_null(False)
         events = events.filter(~same)
     else:
         events = events.unique([USER_ID, ITEM_ID], keep=policy, maintain_order=True)
-    return events.sort(_ROW).drop(_ROW)
+    return events.sort(row)
 
 
 def seconds_of(date: str) -> int:

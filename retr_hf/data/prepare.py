@@ -180,12 +180,18 @@ def _negatives_of(
     splits: dict[str, pl.DataFrame], split: str, num_items: int, count: int, rng: np.random.Generator
 ) -> Iterator[pa.Table]:
     users = splits[split].select(USER_ID).with_row_index("row")
-    of_users = [rows.select(USER_ID, ITEM_IDS).join(users, on=USER_ID) for rows in splits.values()]
-    touched = pl.concat(rows.select("row", ITEM_IDS) for rows in of_users).sort("row")
+    of_users = [  # (row of a user, place of their items in a split), not the items: only a row group of those is copied
+        (rows[ITEM_IDS], rows.select(USER_ID).with_row_index("place").join(users, on=USER_ID).sort("row"))
+        for rows in splits.values()
+    ]
     for first in range(0, max(users.height, 1), _ROW_GROUP):
         names = users[USER_ID][first : first + _ROW_GROUP]
-        begin, end = (touched["row"].search_sorted(row) for row in (first, first + len(names)))
-        pairs = touched[begin:end].explode(ITEM_IDS)
+        touched = []
+        for lists, places in of_users:
+            begin, end = (places["row"].search_sorted(row) for row in (first, first + len(names)))
+            group = places[begin:end]
+            touched.append(group.select("row", lists.gather(group["place"])))
+        pairs = pl.concat(touched).explode(ITEM_IDS)
         values, offsets = sample_negatives(
             pairs["row"].to_numpy() - first, pairs[ITEM_IDS].to_numpy(), len(names), num_items, count, rng
         )

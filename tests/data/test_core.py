@@ -3,13 +3,14 @@
 import tempfile
 from collections import Counter
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import polars as pl
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from retr_hf.data import core
+from retr_hf.data import core, user_parts
 from retr_hf.data.core import first_rows, k_core_filter
 from retr_hf.data.log_options import DUPLICATES, LogOptions, domain_of_log, seconds_of
 from retr_hf.data.negatives import sample_negatives
@@ -68,8 +69,8 @@ def plain_sequences(events: list[tuple], items: dict, options: LogOptions, k: in
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(EVENTS, ITEMS, OPTIONS, st.integers(0, 3), st.booleans())
-def test_a_log_gives_the_same_files_as_the_plain_path(events, items, options, k, whole_catalogue):
+@given(EVENTS, ITEMS, OPTIONS, st.integers(0, 3), st.booleans(), st.sampled_from([1, 9, 1000]))
+def test_a_log_gives_the_same_files_as_the_plain_path(events, items, options, k, whole_catalogue, part):
     events = [(user, item, float(rating), day * DAY) for user, item, rating, day in events]
     rows = {item: text for item, text in reversed(items)}  # the first row of an item holds
     rows = {item: rows[item] for item, _ in items}
@@ -81,7 +82,9 @@ def test_a_log_gives_the_same_files_as_the_plain_path(events, items, options, k,
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
         try:
-            write_domain(domain_of_log(log, options, k), folder / "log" / "d", k_core=k, num_negatives=3)
+            with mock.patch.object(user_parts, "_PART", part):
+                raw = domain_of_log(log, options, k)
+            write_domain(raw, folder / "log" / "d", k_core=k, num_negatives=3)
         except DataError:
             assert not plain
             return

@@ -15,10 +15,12 @@ import pytest
 from retr_hf.data import prepare
 from retr_hf.data.core import k_core_filter
 from retr_hf.data.domain import load_domain
+from retr_hf.data.log_options import domain_of_log
 from retr_hf.data.negatives import sample_negatives
 from retr_hf.data.prepare import write_domain
 from retr_hf.data.readers.atomic import read_atomic
 from retr_hf.data.readers.raw import RawDomain
+from retr_hf.data.readers.spool import spool_beside
 from retr_hf.data.readers.tables import read_tables
 from retr_hf.data.splits import leave_one_out
 from retr_hf.errors import DataError
@@ -358,7 +360,9 @@ def test_scientific_keeps_the_authors_split(tmp_path):
 @needs_real_data
 def test_movielens_5_core_counts(tmp_path):
     folder = SHARED / "movielens-1m"
-    write_domain(read_tables(folder / "sequences.parquet", folder / "items.parquet"), tmp_path / "d")
+    with spool_beside(tmp_path / "d") as spool:
+        log = read_tables(folder / "sequences.parquet", spool, items=folder / "items.parquet")
+        write_domain(domain_of_log(log), tmp_path / "d")
     statistics = load_domain(tmp_path / "d").statistics
     assert [statistics[key] for key in ("users", "items", "interactions")] == [6040, 3416, 999611]
 

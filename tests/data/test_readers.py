@@ -6,8 +6,11 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from retr_hf.data.log_options import LogOptions, domain_of_log
 from retr_hf.data.readers.atomic import read_atomic
-from retr_hf.data.readers.tables import join_text, read_tables
+from retr_hf.data.readers.item_text import join_text
+from retr_hf.data.readers.spool import spool_beside
+from retr_hf.data.readers.tables import read_tables
 from retr_hf.errors import DataError
 
 SCIENTIFIC = Path(__file__).parents[2].parent / "shared" / "data" / "scientific"
@@ -19,12 +22,18 @@ def write(path: Path, text: str) -> Path:
     return path
 
 
+def read(log: Path, items: Path | None = None, strict: bool = False, kept: LogOptions | None = None, **options):
+    """The domain of plain tables."""
+    with spool_beside(log.parent / "out", strict) as spool:
+        return domain_of_log(read_tables(log, spool, items=items, **options), kept)
+
+
 def sequences(raw) -> dict[str, list[str]]:
     return dict(raw.sequences.select("user_id", "item_ids").iter_rows())
 
 
 def test_log_is_ordered_by_time_and_ties_keep_file_order(tmp_path):
-    raw = read_tables(write(tmp_path / "log.csv", LOG))
+    raw = read(write(tmp_path / "log.csv", LOG))
     # u1: 007 at 10, then a before b (both at 20, a first in the file); u2: z at 1, then x before y
     assert list(sequences(raw).items()) == [("u2", ["z", "x", "y"]), ("u1", ["007", "a", "b"])]
     assert raw.sequences["timestamps"].to_list() == [[1, 30, 30], [10, 20, 20]]
@@ -32,13 +41,13 @@ def test_log_is_ordered_by_time_and_ties_keep_file_order(tmp_path):
 
 def test_log_without_timestamps_keeps_file_order(tmp_path):
     text = "\n".join(line.rsplit(",", 1)[0] for line in LOG.splitlines())
-    raw = read_tables(write(tmp_path / "log.csv", text))
+    raw = read(write(tmp_path / "log.csv", text))
     assert sequences(raw) == {"u2": ["x", "y", "z"], "u1": ["a", "007", "b"]}
     assert "timestamps" not in raw.sequences.columns
 
 
 def test_every_format_reads_the_same(tmp_path):
-    expected = sequences(read_tables(write(tmp_path / "log.csv", LOG)))
+    expected = sequences(read(write(tmp_path / "log.csv", LOG)))
     table = pl.read_csv(tmp_path / "log.csv", infer_schema=False).with_columns(pl.col("timestamp").cast(pl.Int64))
     table.write_parquet(tmp_path / "log.parquet")
     table.write_ndjson(tmp_path / "log.jsonl")
@@ -46,7 +55,7 @@ def test_every_format_reads_the_same(tmp_path):
     (tmp_path / "log.csv.gz").write_bytes(gzip.compress(LOG.encode()))
     (tmp_path / "log2.jsonl.gz").write_bytes(gzip.compress((tmp_path / "log.jsonl").read_bytes()))
     for name in ("log.parquet", "log.jsonl", "log.tsv", "log.csv.gz", "log2.jsonl.gz"):
-        assert sequences(read_tables(tmp_path / name)) == expected, name
+        assert sequences(read(tmp_path / name)) == expected, name
 
 
 def test_ready_sequences_in_parquet_and_csv(tmp_path):
@@ -54,16 +63,16 @@ def test_ready_sequences_in_parquet_and_csv(tmp_path):
     frame.write_parquet(tmp_path / "s.parquet")
     text = "user_id,item_ids,timestamps\n1,5 6,1 2\n2,5,3\n3,,\n"
     for path in (tmp_path / "s.parquet", write(tmp_path / "s.csv", text)):
-        raw = read_tables(path)
+        raw = read(path)
         assert sequences(raw) == {"1": ["5", "6"], "2": ["5"]}
         assert raw.sequences["timestamps"].to_list() == [[1, 2], [3]]
         assert raw.dropped["users_without_items"] == 1
 
 
 def test_repeats_stay_and_rows_without_ids_are_counted(tmp_path):
-    raw = read_tables(write(tmp_path / "log.csv", "user_id,item_id\nu,a\nu,a\n,b\nu,\n"))
+    raw = read(write(tmp_path / "log.csv", "user_id,item_id\nu,a\nu,a\n,b\nu,\n"))
     assert sequences(raw) == {"u": ["a", "a"]}
-    assert raw.dropped == {
+    assert {what: count for what, count in raw.dropped.items() if count} == {
         "interactions_without_user_id": 1,
         "interactions_without_item_id": 1,
     }
@@ -73,25 +82,25 @@ def test_other_column_names(tmp_path):
     log = write(tmp_path / "log.csv", "who,what,when\nu,a,2\nu,b,1\n")
     items = write(tmp_path / "items.csv", "what,title\na,Lamp\n")
     columns = {"user_id": "who", "item_id": "what", "timestamp": "when"}
-    raw = read_tables(log, items, columns=columns, text_columns=["title"])
+    raw = read(log, items, columns=columns, text_columns=["title"])
     assert sequences(raw) == {"u": ["b", "a"]}
     assert raw.items.rows() == [("a", "Lamp")]
     assert raw.options["columns"] == columns
     with pytest.raises(DataError, match="userid"):
-        read_tables(log, columns={"userid": "who"})
+        read(log, columns={"userid": "who"})
 
 
 def test_times_in_other_units_and_dates(tmp_path):
     log = write(tmp_path / "log.csv", "user_id,item_id,timestamp\nu,a,1700000000999\n")
-    assert read_tables(log, timestamp_unit="ms").sequences["timestamps"].to_list() == [[1700000000]]
+    assert read(log, timestamp_unit="ms").sequences["timestamps"].to_list() == [[1700000000]]
     with pytest.raises(DataError, match="--timestamp-unit ms"):
-        read_tables(log)
+        read(log)
     with pytest.raises(DataError, match="expected one of s, ms, us, ns"):
-        read_tables(log, timestamp_unit="h")
+        read(log, timestamp_unit="h")
     pl.DataFrame({"user_id": ["u"], "item_id": ["a"], "timestamp": [86400]}).with_columns(
         pl.from_epoch("timestamp")
     ).write_parquet(tmp_path / "log.parquet")
-    assert read_tables(tmp_path / "log.parquet").sequences["timestamps"].to_list() == [[86400]]
+    assert read(tmp_path / "log.parquet").sequences["timestamps"].to_list() == [[86400]]
 
 
 def test_several_text_columns_are_cleaned_and_joined():
@@ -113,14 +122,14 @@ def test_several_text_columns_are_cleaned_and_joined():
 def test_one_text_column_is_taken_as_it_is(tmp_path):
     log = write(tmp_path / "log.csv", "user_id,item_id\nu,a\n")
     pl.DataFrame({"item_id": ["a"], "text": ["a &amp; b.."]}).write_parquet(tmp_path / "items.parquet")
-    assert read_tables(log, tmp_path / "items.parquet").items.rows() == [("a", "a &amp; b..")]
+    assert read(log, tmp_path / "items.parquet").items.rows() == [("a", "a &amp; b..")]
 
 
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
         ("log.csv", "user,item\nu,a\n", "expected columns user_id, item_id.*the file has user, item.*--columns"),
-        ("log.csv", "", "empty"),
+        ("log.csv", "", "Empty CSV"),
         ("log.csv", "user_id,item_id\n", "the table has none"),
         ("log.csv", "user_id,item_id\n,a\nu,\n", "no row has a user"),
         ("log.csv", "user_id,item_id,timestamp\nu,a,yesterday\n", "'yesterday'"),
@@ -136,19 +145,19 @@ def test_one_text_column_is_taken_as_it_is(tmp_path):
 def test_unusable_tables_say_what_was_expected(tmp_path, name, text, message):
     path = write(tmp_path / name, text)
     with pytest.raises(DataError, match=message) as caught:
-        read_tables(path)
+        read(path)
     assert name in str(caught.value)
 
 
 def test_unusable_item_tables(tmp_path):
     log = write(tmp_path / "log.csv", "user_id,item_id\nu,a\n")
     with pytest.raises(DataError, match="no such file"):
-        read_tables(log, tmp_path / "items.csv")
+        read(log, tmp_path / "items.csv")
     items = write(tmp_path / "items.csv", "item_id,text\na,x\nb,y\na,z\n")
     with pytest.raises(DataError, match=r"items.csv.*1 ids have several.*\['a'\]"):
-        read_tables(log, items)
+        read(log, items)
     with pytest.raises(DataError, match="title missing.*--text-columns"):
-        read_tables(log, items, text_columns=["title"])
+        read(log, items, text_columns=["title"])
 
 
 INTER = "user_id:token\titem_id_list:token_seq\titem_id:token\n"

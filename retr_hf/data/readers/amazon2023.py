@@ -26,10 +26,10 @@ import polars as pl
 
 from ...errors import DataError
 from ..schema import ITEM_ID, RATING, TEXT, TIMESTAMP, USER_ID
+from .item_text import join_text
 from .line_formats import EVENT, delimited, json_items, json_objects
 from .raw import RawLog
 from .spool import Spool
-from .tables import join_text
 
 LISTS = ("categories", "description", "features")
 _HEADER = b"user_id,parent_asin,rating,timestamp"

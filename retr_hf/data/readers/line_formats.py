@@ -9,8 +9,8 @@ from collections.abc import Collection, Mapping, Sequence
 import polars as pl
 
 from ..schema import ITEM_ID, RATING, TEXT, TIMESTAMP, USER_ID
+from .item_text import join_text
 from .spool import Parse, not_a
-from .tables import join_text
 
 EVENT = {USER_ID: pl.String, ITEM_ID: pl.String, RATING: pl.Float32, TIMESTAMP: pl.Int64}
 

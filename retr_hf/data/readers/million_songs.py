@@ -20,10 +20,10 @@ from pathlib import Path
 import polars as pl
 
 from ..schema import ITEM_ID, RATING, TEXT, USER_ID
+from .item_text import join_text
 from .line_formats import delimited
 from .raw import RawLog
 from .spool import Spool
-from .tables import join_text
 
 _TRIPLET = delimited(
     {USER_ID: pl.String, ITEM_ID: pl.String, RATING: pl.Float32}, [USER_ID, ITEM_ID, RATING], "\t", quoted=False

@@ -21,10 +21,10 @@ import polars as pl
 from ...errors import DataError
 from ..schema import ITEM_ID, RATING, TEXT, USER_ID
 from .blocks import LATIN_1
+from .item_text import join_text
 from .line_formats import EVENT, delimited, seconds
 from .raw import RawLog
 from .spool import Spool
-from .tables import join_text
 
 _MOVIE = re.compile(rb"^([0-9]+):$", re.MULTILINE)
 _RATING = delimited(

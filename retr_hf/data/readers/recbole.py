@@ -17,10 +17,10 @@ import polars as pl
 from ...errors import DataError
 from ..schema import ITEM_ID, RATING, TEXT, TIMESTAMP, USER_ID
 from .blocks import read_blocks
+from .item_text import join_text
 from .line_formats import delimited
 from .raw import RawLog
 from .spool import Spool
-from .tables import join_text
 
 
 def read_recbole(

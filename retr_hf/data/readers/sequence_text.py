@@ -22,9 +22,9 @@ import polars as pl
 
 from ...errors import DataError
 from ..schema import ITEM_ID, TEXT, USER_ID
+from .item_text import join_text
 from .raw import RawLog
 from .spool import Spool
-from .tables import join_text
 
 
 def read_sequence_text(

@@ -16,6 +16,7 @@ import polars as pl
 import pyarrow.parquet as pq
 
 from ...errors import DataError
+from .abandoned import held, remove_abandoned
 from .blocks import Block, read_blocks
 from .dirt import Dirt, shown
 
@@ -65,7 +66,7 @@ class Spool:
         frames = (
             then(frame)
             for path in paths
-            for frame in self._file(path, parse(path) if per_file else parse, what, encoding, first_line)
+            for frame in self.frames(path, parse(path) if per_file else parse, what, encoding, first_line)
         )
         rows = self.write(target, frames)
         if not rows:
@@ -99,7 +100,11 @@ class Spool:
             ) from error
         return rows
 
-    def _file(self, path, parse, what, encoding, first_line) -> Iterator[pl.DataFrame]:
+    def frames(
+        self, path: Path, parse: Parse, what: str, encoding: str = "utf-8",
+        first_line: Callable[[Path, bytes], bool] | None = None,
+    ) -> Iterator[pl.DataFrame]:  # fmt: skip
+        """The parsed blocks of one file; see ``lines``."""
         kind, clean, dirty = f"unreadable_lines_of_{path.name}", 0, self.dirt.counts.get
         before = dirty(f"unreadable_lines_of_{path.name}", 0)
 
@@ -162,14 +167,17 @@ def _row_groups(frames: Iterator[pl.DataFrame]) -> Iterator[pl.DataFrame]:
 def spool_beside(output: Path, strict: bool = False) -> Iterator[Spool]:
     """A spool in a hidden folder beside ``output``, on its disk; the folder vanishes whatever happens.
 
-    Only a killed process (SIGKILL, power) leaves it behind, and nothing ever reads it again.
+    A killed process (SIGKILL, power) leaves it behind; the next one with this ``output`` removes it.
     """
     output = output.resolve()
     missing = [folder for folder in (output.parent, *output.parent.parents) if not folder.exists()]
     output.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(mkdtemp(prefix=f".{output.name}.spool-", dir=output.parent))
+    prefix = f".{output.name}.spool-"
+    remove_abandoned(output.parent, prefix)
+    folder = Path(mkdtemp(prefix=prefix, dir=output.parent))
     try:
-        yield Spool(folder, strict)
+        with held(folder):
+            yield Spool(folder, strict)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         for made in missing:  # innermost first; as if nothing had been, where nothing was written

@@ -24,10 +24,10 @@ from pathlib import Path
 import polars as pl
 
 from ..schema import ITEM_ID, TEXT, USER_ID
+from .item_text import join_text
 from .line_formats import seconds
 from .raw import RawLog
 from .spool import Spool
-from .tables import join_text
 
 _STRING = r"""u?(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")"""
 _PAIR = rf"{_STRING}: (?:{_STRING}|-?[0-9][0-9.eE+-]*|True|False|None)"

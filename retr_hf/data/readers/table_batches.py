@@ -1,0 +1,155 @@
+"""A table in a file (parquet, csv, tsv, jsonl), some columns of it, batch by batch; gzipped or not, but for parquet.
+
+csv and tsv are read by pyarrow: fields in double quotes (csv) may hold line ends, every field is text, and a record
+with too few or too many fields is dirt. Numbers of dirty records count records, the header being the first; in jsonl
+they count lines.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.csv as pc
+import pyarrow.parquet as pq
+
+from ...errors import DataError
+from .blocks import BLOCK, read_blocks
+from .line_formats import json_objects
+from .spool import Spool
+
+_ROWS = 2**18  # of a batch of parquet
+_SEPARATORS = {".csv": ",", ".tsv": "\t"}
+_KINDS = (".parquet", *_SEPARATORS, ".jsonl")
+
+
+def columns_of(path: Path) -> dict[str, pl.DataType]:
+    """Names and types of a file's columns; of jsonl, of the fields that its beginning (16 MB) has.
+
+    Object is a field of jsonl that is no text, number or list of such, or not always the same of them.
+
+    Raises:
+        DataError: no such file, another kind of file, an empty or a broken one, a column that is there twice.
+    """
+    if not path.is_file():
+        raise DataError(f"{path}: expected a table (parquet, csv, tsv or jsonl), but there is no such file")
+    kind = _kind(path)
+    if kind == ".jsonl":
+        return _json_fields(path)
+    with _told(path):
+        if kind == ".parquet":
+            return dict(pl.read_parquet_schema(path))
+        names = _open_csv(path, invalid_row_handler=lambda row: "skip").schema.names
+    if doubled := sorted({name for name in names if names.count(name) > 1}):
+        raise DataError(f"{path}: expected every column once, but {', '.join(doubled)} is there twice")
+    return dict.fromkeys(names, pl.String())
+
+
+def batches(path: Path, columns: Mapping[str, pl.DataType], spool: Spool) -> Iterator[pl.DataFrame]:
+    """Some columns of a file, as ``columns_of`` found them, in file order; dirty lines go to ``spool.dirt``.
+
+    Raises:
+        DataError: a file that is broken further on, or mostly dirt.
+    """
+    kind = _kind(path)
+    if kind == ".jsonl":
+        # Whole numbers as text: ids of later lines may be none.
+        text = {pl.Int64(): pl.String(), pl.List(pl.Int64): pl.List(pl.String)}
+        parse = json_objects({name: (name, text.get(dtype, dtype)) for name, dtype in columns.items()}, [])
+        yield from spool.frames(path, parse, "a JSON object")
+        return
+    with _told(path):
+        if kind == ".parquet":
+            with pq.ParquetFile(path, memory_map=True) as file:
+                for batch in file.iter_batches(_ROWS, columns=list(columns)):
+                    yield pl.DataFrame(pl.from_arrow(batch))
+        else:
+            yield from _csv_batches(path, list(columns), spool)
+
+
+def _kind(path: Path) -> str:
+    kind = next((suffix for suffix in reversed(path.suffixes) if suffix != ".gz"), "").lower()
+    if kind not in _KINDS:
+        raise DataError(f"{path}: expected a file ending in {', '.join(_KINDS)} (or .gz after it), got {path.name!r}")
+    return kind
+
+
+def _json_fields(path: Path) -> dict[str, pl.DataType]:
+    kinds: dict[str, set[tuple[bool, type]]] = {}  # (in a list, of what)
+    for line in next(read_blocks(path)).lines.splitlines():
+        try:
+            record = json.loads(line)
+        except ValueError:
+            continue
+        for name, value in record.items() if isinstance(record, dict) else ():
+            listed = isinstance(value, list)
+            found = {(listed, type(one)) for one in (value if listed else [value])} or {(True, str)}
+            kinds.setdefault(name, set()).update(found)
+    if not kinds:
+        raise DataError(f"{path}: expected a JSON object on every line, but it cannot be read as that")
+    return {name: _json_type({one for one in found if one != (False, type(None))}) for name, found in kinds.items()}
+
+
+def _json_type(kinds: set[tuple[bool, type]]) -> pl.DataType:
+    of = {kind for _, kind in kinds} - {type(None)}
+    if len({listed for listed, _ in kinds}) > 1 or of & {dict, list}:
+        return pl.Object()
+    numbers = pl.Float64() if float in of else pl.Int64()
+    inner = numbers if of and of <= {float, int} else pl.String()
+    return pl.List(inner) if (True in {listed for listed, _ in kinds}) else inner
+
+
+def _open_csv(path: Path, columns: list[str] | None = None, **options) -> pc.CSVStreamingReader:
+    separator = _SEPARATORS[_kind(path)]
+    quoted = separator == ","
+    file = pa.OSFile(str(path))
+    gzipped = file.read(2) == b"\x1f\x8b"
+    file.seek(0)
+    types = {} if columns is None else {"column_types": dict.fromkeys(columns, pa.string()), "include_columns": columns}
+    return pc.open_csv(
+        pa.CompressedInputStream(file, "gzip") if gzipped else file,
+        read_options=pc.ReadOptions(block_size=BLOCK, use_threads=False),  # threads: records would have no numbers
+        parse_options=pc.ParseOptions(
+            delimiter=separator, quote_char='"' if quoted else False, newlines_in_values=quoted, **options
+        ),
+        convert_options=pc.ConvertOptions(null_values=[""], strings_can_be_null=True, **types),
+    )  # fmt: skip
+
+
+def _csv_batches(path: Path, columns: list[str], spool: Spool) -> Iterator[pl.DataFrame]:
+    kind, clean, dirty, refused = f"unreadable_lines_of_{path.name}", 0, 0, []
+
+    def drop(row) -> str:
+        nonlocal dirty
+        dirty += 1
+        try:
+            why = f"expected {row.expected_columns} fields, got {row.actual_columns}"
+            spool.dirt.line(kind, path, row.number or 0, row.text.encode(), why)
+        except DataError as error:
+            refused.append(error)  # pyarrow would not let it through
+            return "error"
+        return "skip"
+
+    try:
+        for batch in _open_csv(path, columns, invalid_row_handler=drop):
+            clean += batch.num_rows
+            yield pl.DataFrame(pl.from_arrow(batch))
+    except pa.ArrowInvalid as error:
+        raise refused[0] if refused else error from None
+    if dirty > clean:
+        raise DataError(
+            f"{path}: expected records of one number of fields, but {dirty:,} have another, and only {clean:,} that of "
+            f"the header; the first is {spool.dirt.samples[kind]}; is the separator that of the file's ending?"
+        )
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    """What pyarrow and polars raise as a DataError that names the file."""
+    try:
+        yield
+    except (pa.ArrowException, pl.exceptions.PolarsError, OSError) as error:
+        why = str(error).partition("\n")[0]
+        raise DataError(f"{path}: expected {_kind(path)[1:]}, but it cannot be read as that: {why}") from error
