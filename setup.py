@@ -30,7 +30,7 @@ SERVE = [
     "onnxscript>=0.5",  # torch writes ONNX through it
     "onnxruntime>=1.20",  # runs it, without torch
 ]
-NARWHALS = "narwhals>=2.0"  # the same expressions over either engine
+NARWHALS = "narwhals>=2.29"  # the same expressions over either engine
 DUCKDB = ["duckdb>=1.4", NARWHALS]  # logs larger than memory: one wheel without dependencies, so the tests have it too
 EXTRAS = {
     "text": TEXT,
@@ -39,7 +39,10 @@ EXTRAS = {
     "serve": SERVE,
     "excel": ["fastexcel>=0.11"],  # UCI Online Retail as published, xlsx: one wheel without dependencies
     "duckdb": DUCKDB,
-    "spark": ["pyspark>=4.0", NARWHALS],  # logs larger than a machine: 400 MB, and Java, so no test asks for it
+    "spark": [
+        "pyspark>=4.0",
+        NARWHALS,
+    ],  # logs larger than a machine; 490 MB and Java: its tests skip without (ran with 4.3)
     "test": [
         *EVALUATE,
         *SERVE,

@@ -22,7 +22,8 @@ POLARS, DUCKDB, SPARK = "polars", "duckdb", "spark"
 ENGINES = {
     POLARS: "ids as integers in memory, the fastest where they fit",
     DUCKDB: "out of core on this machine: what does not fit in --memory-limit goes to disk beside the output",
-    SPARK: "on a cluster; the session is the active one, or the one spark-submit, SPARK_REMOTE or spark-defaults say",
+    SPARK: "on a cluster, whose driver gets what is kept, 24 bytes an interaction; the session is the active one, or "
+    "what spark-submit, SPARK_REMOTE or spark-defaults say",
 }
 
 
@@ -50,7 +51,7 @@ class Engine(Protocol):
 
 @contextmanager
 def open_engine(name: str, folder: Path, memory_limit: str | None = None) -> Iterator[Engine]:
-    """An engine to hand to ``domain_of_log``.
+    """An engine to hand to ``engine_steps.domain_by_engine``.
 
     Args:
         name: DUCKDB or SPARK.
@@ -59,7 +60,7 @@ def open_engine(name: str, folder: Path, memory_limit: str | None = None) -> Ite
         memory_limit: of DuckDB, such as "4GB"; by default 80 % of the machine's memory.
 
     Raises:
-        RetrError: the engine is not installed or does not start.
+        RetrError: the engine is not installed, does not start, or gives up inside.
         DataError: a memory limit that is none, or one for Spark.
     """
     if name != DUCKDB and memory_limit:
@@ -67,6 +68,8 @@ def open_engine(name: str, folder: Path, memory_limit: str | None = None) -> Ite
     opened = (_DuckDB if name == DUCKDB else _Spark)(folder, memory_limit)
     try:
         yield opened
+    except opened.errors as error:
+        raise RetrError(f"--engine {name} gave up: {error}") from error
     finally:
         opened.close()
 
@@ -78,7 +81,7 @@ class _DuckDB:
             import narwhals
         except ImportError as error:
             raise RetrError("--engine duckdb needs the extra `duckdb`: pip install 'retr_hf[duckdb]'") from error
-        self._wrap, self.folder = narwhals.from_native, Path(folder)
+        self._wrap, self.folder, self.errors = narwhals.from_native, Path(folder), duckdb.Error
         settings = {"temp_directory": str(self.folder / "duckdb"), "preserve_insertion_order": False}
         try:
             self._connection = duckdb.connect(
@@ -116,7 +119,7 @@ class _Spark:
             from pyspark.sql import SparkSession
         except ImportError as error:
             raise RetrError("--engine spark needs the extra `spark`: pip install 'retr_hf[spark]'") from error
-        self._wrap, self.folder = narwhals.from_native, Path(folder)
+        self._wrap, self.folder, self.errors = narwhals.from_native, Path(folder), PySparkException
         try:
             self._session = SparkSession.getActiveSession() or SparkSession.builder.getOrCreate()
         except PySparkException as error:

@@ -135,6 +135,14 @@ def test_stored_files_that_do_not_fit(engine, tmp_path, rows, message):
         read_stored(str(tmp_path / "part-0.parquet"), engine)
 
 
+def test_an_engine_that_gives_up_is_told(tmp_path):
+    with (
+        pytest.raises(RetrError, match="--engine duckdb gave up: .*No files found"),
+        open_engine(DUCKDB, tmp_path) as it,
+    ):
+        read_stored(str(tmp_path / "nowhere"), it)
+
+
 @pytest.mark.parametrize("name", [DUCKDB, SPARK])
 def test_a_missing_engine_is_told_with_its_extra(name, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, {DUCKDB: "duckdb", SPARK: "pyspark.sql"}[name], None)
