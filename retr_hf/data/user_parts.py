@@ -17,7 +17,7 @@ import polars as pl
 from .core import codes_of, counts_of, first_rows
 from .schema import ITEM_ID, RATING, TIMESTAMP, USER_ID
 
-_PART = 2**23  # rows of the log in a part, about: some 2 GB, and one more scan of the log for each part
+_PART = 2**24  # rows of the log in a part, about: 1 GB. Larger dictionaries are slower, each part is one more scan
 _ROW = "row"
 FIRST = "first"
 
@@ -100,7 +100,8 @@ def _by_user(events: pl.DataFrame, first: np.ndarray, start: int) -> tuple[pl.Da
     """
     users = codes_of(events[USER_ID])
     events = events.select(pl.Series(FIRST, first[users]), pl.exclude(_ROW))
-    events = events.sort([FIRST, *([TIMESTAMP] if TIMESTAMP in events.columns else [])], maintain_order=True)
+    for name in (TIMESTAMP, FIRST):  # one after the other, both stable: half the time of both at once
+        events = events.sort(name, maintain_order=True) if name in events.columns else events
     begins = (events[FIRST] != events[FIRST].shift()).fill_null(True)
     names = events.filter(begins).select(pl.col(USER_ID).cast(pl.String), FIRST)
     numbers = (np.cumsum(begins.to_numpy()) + (start - 1)).astype(np.uint32)

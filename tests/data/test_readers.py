@@ -7,6 +7,7 @@ import polars as pl
 import pytest
 
 from retr_hf.data.log_options import LogOptions, domain_of_log
+from retr_hf.data.readers import table_batches
 from retr_hf.data.readers.atomic import read_atomic
 from retr_hf.data.readers.item_text import join_text
 from retr_hf.data.readers.spool import spool_beside
@@ -103,6 +104,57 @@ def test_times_in_other_units_and_dates(tmp_path):
     assert read(tmp_path / "log.parquet").sequences["timestamps"].to_list() == [[86400]]
 
 
+def test_records_over_lines_and_broken_ones(tmp_path):
+    text = 'user_id,review,item_id\nu,"two\nlines, ""quoted""",a\nu,x\nu,5" wide,b\n\nv,x,a,more\n'
+    log = write(tmp_path / "log.csv", text)
+    raw = read(log)
+    assert sequences(raw) == {"u": ["a", "b"]}
+    assert raw.dropped["unreadable_lines_of_log.csv"] == 2
+    with pytest.raises(DataError, match=r"log.csv:3: 'u,x' \(expected 3 fields, got 2\).*--strict"):
+        read(log, strict=True)
+    with pytest.raises(DataError, match=r"2 have another, and only 1"):
+        read(write(tmp_path / "log.csv", "user_id,item_id\nu,a\nu,a,b\nu,a,b\n"))
+    lines = '{"user_id": 1, "item_id": "a"}\nnonsense\n{"user_id": "u", "item_id": 7, "more": {}}\n'
+    raw = read(write(tmp_path / "log.jsonl", lines))
+    assert sequences(raw) == {"1": ["a"], "u": ["7"]}
+    assert raw.dropped["unreadable_lines_of_log.jsonl"] == 1
+
+
+def test_the_options_of_a_log(tmp_path):
+    text = "user_id,item_id,timestamp,stars\nu,a,9,5\nu,b,8,\nu,a,9,5\nv,c,7,3\nv,a,86400,4.5\nv,d,5,good\n"
+    log, items = write(tmp_path / "log.csv", text), write(tmp_path / "items.csv", "item_id,text\na,A\nb,B\n")
+    columns = {"rating": "stars"}
+    assert sequences(read(log, columns=columns)) == {"u": ["b", "a", "a"], "v": ["d", "c", "a"]}
+    for kept, expected in (
+        (LogOptions(min_rating=3), {"u": ["a", "a"], "v": ["c", "a"]}),  # neither a missing rating nor one in words
+        (LogOptions(duplicates="identical"), {"u": ["b", "a"], "v": ["d", "c", "a"]}),
+        (LogOptions(until="1970-01-02", with_metadata=True), {"u": ["b", "a", "a"]}),
+    ):
+        assert sequences(read(log, items, columns=columns, kept=kept)) == expected
+    with pytest.raises(DataError, match="no ratings; leave out --min-rating"):
+        read(log, kept=LogOptions(min_rating=3))
+    with pytest.raises(DataError, match="expected a timestamp in every row.*--strict"):
+        read(write(tmp_path / "log.csv", "user_id,item_id,timestamp\nu,a,1\nu,b,\n"), strict=True)
+
+
+def test_tables_are_read_in_batches(tmp_path, monkeypatch):
+    rows = pl.DataFrame({"user_id": [f"u{n % 7}" for n in range(100)], "item_id": [n % 13 for n in range(100)]})
+    rows.write_parquet(tmp_path / "log.parquet")
+    rows.write_csv(tmp_path / "log.csv")
+    rows.write_ndjson(tmp_path / "log.jsonl")
+    lists = rows.group_by("user_id", maintain_order=True).agg(pl.col("item_id").alias("item_ids"))
+    lists.write_parquet(tmp_path / "sequences.parquet")
+    whole = sequences(read(tmp_path / "log.parquet"))
+    assert len(whole) == 7 and sum(map(len, whole.values())) == 100
+    monkeypatch.setattr(table_batches, "_ROWS", 3)
+    monkeypatch.setattr(table_batches, "BLOCK", 50)
+    for name in ("log.parquet", "log.csv", "log.jsonl", "sequences.parquet"):
+        assert sequences(read(tmp_path / name)) == whole
+    pl.concat([lists, lists[6:]]).write_parquet(tmp_path / "sequences.parquet")
+    with pytest.raises(DataError, match=r"1 ids have several, such as \['u6'\]"):  # of two batches
+        read(tmp_path / "sequences.parquet")
+
+
 def test_several_text_columns_are_cleaned_and_joined():
     items = pl.DataFrame(
         {
@@ -138,6 +190,9 @@ def test_one_text_column_is_taken_as_it_is(tmp_path):
         ("log.jsonl", '{"user_id": "u", "item_ids": 5}\n', "expected lists"),
         ("log.jsonl", '{"user_id": "u", "item_id": 5.5}\n', "got Float64"),
         ("log.jsonl", '{"user_id": "u"', "cannot be read"),
+        ("log.jsonl", '{"user_id": "u", "item_id": "a", "timestamp": {}}', "timestamp: expected text, numbers"),
+        ("log.csv", "user_id,item_id,item_id\nu,a,b\n", "item_id is there twice"),
+        ("log.csv", 'user_id,item_id\nu,"a\nu,b\n', "holds a line end.*a quote that is never closed"),
         ("log.parquet", "no parquet", "expected parquet"),
         ("log.xlsx", "", r"expected a file ending in \.parquet"),
     ],

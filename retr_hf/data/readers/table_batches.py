@@ -51,10 +51,12 @@ def batches(path: Path, columns: Mapping[str, pl.DataType], spool: Spool) -> Ite
     """Some columns of a file, as ``columns_of`` found them, in file order; dirty lines go to ``spool.dirt``.
 
     Raises:
-        DataError: a file that is broken further on, or mostly dirt.
+        DataError: a file that is broken further on, or mostly dirt; a column of Objects.
     """
     kind = _kind(path)
     if kind == ".jsonl":
+        if other := [name for name, dtype in columns.items() if dtype == pl.Object]:
+            raise DataError(f"{path}: {', '.join(other)}: expected text, numbers or lists of such, and always the same")
         # Whole numbers as text: ids of later lines may be none.
         text = {pl.Int64(): pl.String(), pl.List(pl.Int64): pl.List(pl.String)}
         parse = json_objects({name: (name, text.get(dtype, dtype)) for name, dtype in columns.items()}, [])

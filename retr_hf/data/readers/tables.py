@@ -94,6 +94,8 @@ def _events(path: Path, spool: Spool, names: Mapping[str, str], unit: str) -> pl
     for key in required:
         (_check_lists if key == ITEM_IDS else _check_ids)(path, names[key], there[names[key]])
     taken = {key: names[key] for key in (*required, *optional) if names[key] in there}
+    if RATING in taken and (there[taken[RATING]].is_nested() or there[taken[RATING]] in (pl.Object, pl.Binary)):
+        raise DataError(f"{path}: column {taken[RATING]!r}: expected numbers, got {there[taken[RATING]]}")
     wanted = {name: there[name] for name in taken.values()}
     users = []  # of every row of sequences
 
@@ -104,6 +106,10 @@ def _events(path: Path, spool: Spool, names: Mapping[str, str], unit: str) -> pl
                 users.append(_ids(frame[USER_ID]))
                 frame = _exploded(path, frame, spool)
             frame = frame.with_columns(_ids(frame[name]) for name in (USER_ID, ITEM_ID))
+            if frame.select(pl.col(USER_ID, ITEM_ID).str.contains("\n", literal=True).any()).row(0) != (False, False):
+                raise DataError(
+                    f"{path}: expected ids in one line, but one holds a line end: a quote that is never closed?"
+                )
             for column in (USER_ID, ITEM_ID, TIMESTAMP):
                 if column in frame.columns:
                     frame = _with(path, frame, column, f"interactions_without_{column}", spool)
@@ -233,6 +239,7 @@ def _seconds(path: Path, times: pl.Series, unit: str) -> pl.Series:
         return times.dt.epoch("s").cast(pl.Int64)
     whole = times.cast(pl.Int64, strict=False) if times.dtype == pl.String else times
     numbers = times.cast(pl.Float64, strict=False) if whole.null_count() else whole  # floats lose digits of nanoseconds
+    numbers = numbers.cast(pl.Float64) if numbers.dtype.is_decimal() else numbers
     if not numbers.dtype.is_numeric() or numbers.null_count() or not numbers.is_finite().all():
         example = times.filter(numbers.is_null()).head(1).to_list() if numbers.null_count() else [str(times.dtype)]
         raise DataError(
