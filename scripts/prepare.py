@@ -24,6 +24,11 @@
     python scripts/prepare.py atomic downloads/Scientific --output data/scientific
     python scripts/prepare.py to-atomic data/scientific --output unisrec/Scientific
 
+    # a log larger than memory, out of core; and one that a cluster stores, on its Spark (spark-submit sets the master)
+    python scripts/prepare.py amazon2018 --input Books.csv --output data/books --engine duckdb --memory-limit 8GB
+    spark-submit --master yarn scripts/prepare.py stored --interactions s3://shop/clicks --output data/shop \\
+        --engine spark
+
     # ten small synthetic domains with a known answer, no download: five to pre-train on, five to transfer to
     python scripts/prepare.py synthetic --output data/synthetic
 
@@ -42,11 +47,12 @@ from retr_hf.data.atomic_export import STYLES, UNISREC, write_atomic
 from retr_hf.data.domain import load_domain
 from retr_hf.data.domain_folder import is_up_to_date, recipe_of
 from retr_hf.data.download import SOURCES, download
+from retr_hf.data.engines import DUCKDB, ENGINES, POLARS, SPARK, open_engine
 from retr_hf.data.log_options import DUPLICATES, LogOptions, domain_of_log
 from retr_hf.data.prepare import write_domain
 from retr_hf.data.readers import known
 from retr_hf.data.readers.atomic import read_atomic
-from retr_hf.data.readers.raw import RawLog
+from retr_hf.data.readers.raw import RawDomain, RawLog
 from retr_hf.data.readers.spool import Spool, spool_beside
 from retr_hf.data.readers.tables import UNITS, read_tables
 from retr_hf.data.splits import FRACTIONS, LEAVE_ONE_OUT, WAYS
@@ -105,17 +111,32 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         known.add_options(reader, name)
     for source in (tables, *readers.values()):
         _add_log_options(source)
-    for source in (tables, atomic, synthetic, *readers.values()):
+        _add_engine(source, list(ENGINES))
+
+    stored = sources.add_parser("stored", help="a log in parquet files that an engine scans where they are stored")
+    stored.add_argument(
+        "--interactions", required=True, metavar="ADDRESS",
+        help="a folder of parquet files, a file or a pattern, as the engine takes it (a path, s3://, hdfs://); columns "
+        "user_id, item_id[, timestamp in seconds][, rating]; ordered by the files' addresses, then by their rows",
+    )  # fmt: skip
+    stored.add_argument("--items", metavar="ADDRESS", help="parquet: item_id, text; without it a domain of ids only")
+    stored.add_argument(
+        "--columns", nargs="+", default=[], type=_pair, metavar="OURS=THEIRS", help="other column names in the files"
+    )
+    _add_log_options(stored, strict=False)
+    _add_engine(stored, [DUCKDB, SPARK])
+
+    for source in (tables, atomic, synthetic, stored, *readers.values()):
         what = "folder to make the ten domains in" if source is synthetic else "folder to make"
         source.add_argument("--output", required=True, type=Path, metavar="DIR", help=what)
         source.add_argument("--seed", type=_count, default=0, help="of everything random (default: 0)")
         source.add_argument("--overwrite", action="store_true", help="replace a prepared domain, its embeddings too")
-    for source in (tables, atomic, *readers.values()):
+    for source in (tables, atomic, stored, *readers.values()):
         source.add_argument("--name", help="of the domain (default: the name of the output folder)")
         source.add_argument(
             "--num-negatives", type=_count, default=100, metavar="N", help="sampled candidates a user (default: 100)"
         )
-    for source in (tables, *readers.values()):
+    for source in (tables, stored, *readers.values()):
         source.add_argument(
             "--k-core", type=_count, default=5, metavar="K",
             help="drop users and items with fewer interactions until stable; 0 keeps all (default: 5)",
@@ -144,6 +165,9 @@ def prepare(arguments: argparse.Namespace) -> list[Path]:
         return write_world(arguments.output, arguments.seed, overwrite=arguments.overwrite, **sizes)
     if arguments.source == "atomic":
         return _write(read_atomic(arguments.folder, arguments.dataset), arguments)
+    if arguments.source == "stored":
+        with spool_beside(arguments.output) as spool:
+            return _write(_by_engine(arguments, spool.folder), arguments)
     inputs, read = _log_reader(arguments)
     recipe = _recipe(arguments, inputs)
     if not arguments.overwrite and is_up_to_date(arguments.output, _name(arguments), {"recipe": recipe}):
@@ -152,10 +176,28 @@ def prepare(arguments: argparse.Namespace) -> list[Path]:
         log = read(spool)
         for sample in log.samples.values():
             print(f"dropped, for example: {sample}", file=sys.stderr)
-        options = LogOptions(
-            arguments.min_rating, arguments.since, arguments.until, arguments.with_metadata, arguments.duplicates
-        )
-        return _write(domain_of_log(log, options, arguments.k_core), arguments, recipe)
+        if arguments.engine == POLARS and not arguments.memory_limit:
+            return _write(domain_of_log(log, _options(arguments), arguments.k_core), arguments, recipe)
+        return _write(_by_engine(arguments, spool.folder, log), arguments, recipe)
+
+
+def _by_engine(arguments: argparse.Namespace, folder: Path, log: RawLog | None = None) -> RawDomain:
+    """A reader's log, or the one that is stored, reduced by an engine; its packages are imported only here."""
+    with open_engine(arguments.engine, folder, arguments.memory_limit) as engine:
+        from retr_hf.data.engine_steps import domain_by_engine
+
+        if log is None:
+            from retr_hf.data.readers.stored import read_stored
+
+            columns = dict(arguments.columns)
+            log = read_stored(arguments.interactions, engine, items=arguments.items, columns=columns)
+        return domain_by_engine(engine, log, _options(arguments), arguments.k_core)
+
+
+def _options(arguments: argparse.Namespace) -> LogOptions:
+    return LogOptions(
+        arguments.min_rating, arguments.since, arguments.until, arguments.with_metadata, arguments.duplicates
+    )
 
 
 def _log_reader(arguments: argparse.Namespace) -> tuple[list[Path], Callable[[Spool], RawLog]]:
@@ -175,7 +217,7 @@ def _log_reader(arguments: argparse.Namespace) -> tuple[list[Path], Callable[[Sp
 
 def _recipe(arguments: argparse.Namespace, inputs: list[Path]) -> str:
     """Of a reader's run: every argument that its domain depends on, and the files."""
-    no_matter = ("input", "download", "output", "overwrite", "strict")
+    no_matter = ("input", "download", "output", "overwrite", "strict", "engine", "memory_limit")
     request = {key: value for key, value in vars(arguments).items() if key not in no_matter}
     named = [value for value in request.values() if isinstance(value, Path)]
     request = {key: value.name if isinstance(value, Path) else value for key, value in request.items()}
@@ -252,7 +294,14 @@ def _add_inputs(parser: argparse.ArgumentParser, name: str) -> None:
         parser.add_argument("--release", metavar="NAME", help=f"what to download: {releases}")
 
 
-def _add_log_options(parser: argparse.ArgumentParser) -> None:
+def _add_engine(parser: argparse.ArgumentParser, engines: list[str]) -> None:
+    told = "; ".join(f"{engine}: {ENGINES[engine]}" for engine in engines)
+    default = POLARS if POLARS in engines else SPARK
+    parser.add_argument("--engine", choices=engines, default=default, help=f"{told} (default: {default})")
+    parser.add_argument("--memory-limit", metavar="SIZE", help="of duckdb, such as 4GB (default: 80%% of the memory)")
+
+
+def _add_log_options(parser: argparse.ArgumentParser, strict: bool = True) -> None:
     parser.add_argument(
         "--min-rating", type=float, metavar="R", help="drop lower ratings (default: every rating is an interaction)"
     )
@@ -263,7 +312,8 @@ def _add_log_options(parser: argparse.ArgumentParser) -> None:
         "--duplicates", choices=DUPLICATES, default="all",
         help="; ".join(f"{policy}: {told}" for policy, told in DUPLICATES.items()) + " (default: all)",
     )  # fmt: skip
-    parser.add_argument("--strict", action="store_true", help="refuse the first line that cannot be read")
+    if strict:
+        parser.add_argument("--strict", action="store_true", help="refuse the first line that cannot be read")
 
 
 def _pair(text: str) -> tuple[str, str]:
