@@ -53,6 +53,8 @@ from retr_hf.stage import (
 from retr_hf.training.loop import train
 from retr_hf.training.run_folder import RUN_FILE, RunFolder
 
+TERMS = "text_path", "repeat_term", "transition_memory"  # of the score, which a pre-trained model may be without
+
 
 def main() -> None:
     args = command_line(__doc__)
@@ -74,6 +76,8 @@ def finetune(recipe, domain: PreparedDomain, args) -> None:
     if settings.freeze == "backbone":
         freeze_backbone(model)
     train_split = split_for(config, domain, "train")
+    if model.transition_memory is not None:
+        model.transition_memory.count(train_split.item_ids, train_split.offsets)
 
     folder = RunFolder(recipe.run.output_folder(domain.name))
     accelerator = start_run(recipe, folder, args)
@@ -208,10 +212,11 @@ def build_model(recipe, catalog: ItemCatalog) -> tuple[RetrHead, list[str]]:
     transformers_logging.set_verbosity_error()  # its report of a new id table reads like a mistake; we check ourselves
     head = AutoModelForSequenceClassification
     model, loading = head.from_pretrained(start, config=config, output_loading_info=True)
-    # New weights: those of the items, and terms of the score that the pre-trained model has not.
+    # New weights: those of the items, and terms of the score that the pre-trained model has not. Without an id table
+    # there is no transition memory, whatever the config says.
     new = ("model.embed_tokens.",) if config.uses_ids else ()
     before = AutoConfig.from_pretrained(start)
-    new += tuple(f"{term}." for term in ("text_path", "repeat_term") if not getattr(before, term))
+    new += tuple(f"{term}." for term in TERMS if not getattr(before, term) or term == "transition_memory")
     missing = [name for name in loading["missing_keys"] if not name.startswith(new)]
     wrong = sorted([*missing, *loading["unexpected_keys"]])
     if wrong:

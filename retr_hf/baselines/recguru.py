@@ -170,8 +170,8 @@ class RecGuru(PreTrainedModel):
         """What is multiplied with a query: the items as they are."""
         return item_embeddings
 
-    def repeat_scores(self, recent: Tensor) -> None:
-        """Items of the history are given nothing beside the product."""
+    def added_scores(self, recent: Tensor) -> None:
+        """Nothing is given to any item beside the product."""
         return None
 
 

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 
 from ..errors import DataError
+from .given import Given
 from .ranking import full_ranks, sampled_ranks
-from .repeats import Given
 from .sharding import sharded_ranks, take_rows
 
 USERS_AT_ONCE = 4096  # query vectors held at a time
@@ -35,9 +35,9 @@ def rank_histories(
 
     Args:
         model: anything with ``encode_users(input_ids, sequence_ends=, length_groups=, item_embeddings=)`` -> [S, d] and
-            ``candidate_vectors(item_embeddings)`` -> [M, d], score being their product; and ``repeat_scores(recent)``,
-            what the items of a history [1, n], newest first, are given beside it, or None. ``times=`` comes with
-            sequences that have timestamps.
+            ``candidate_vectors(item_embeddings)`` -> [M, d], score being their product; and ``added_scores(recent)``,
+            what some items are given beside it: for histories [S, n], newest item first and 0 for none, rows [S, r] and
+            scores [S, r], or None. ``times=`` comes with sequences that have timestamps.
         item_embeddings: [M, d] encoded catalogue, row 0 padding.
         sequences: ``item_ids`` [total] and ``offsets`` [U + 1]; in each row the last item is the target. For a model
             that reads times also ``timestamps`` [total]; without it, or None, none are read.
@@ -131,15 +131,17 @@ def histories_of(sequences, users: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _given(model, seen: tuple[np.ndarray, np.ndarray], targets: np.ndarray, max_length: int, device) -> Given | None:
-    """What the histories' own items are given beside the product: those the model reads, each by its age."""
+    """What the histories, as far as the model reads them, give some items beside the product."""
     values, offsets = seen
-    ages = np.repeat(offsets[1:], np.diff(offsets)) - 1 - np.arange(len(values))
-    longest = min(int(ages.max()) + 1, max_length)
-    by_age = model.repeat_scores(torch.ones(1, longest, dtype=torch.long, device=device))
-    if by_age is None:
+    lengths = np.minimum(np.diff(offsets), max_length)
+    ages = np.arange(lengths.max())
+    recent = np.where(ages < lengths[:, None], values[np.maximum(offsets[1:, None] - 1 - ages, 0)], 0)
+    added = model.added_scores(torch.from_numpy(recent).to(device))
+    if added is None:
         return None
-    by_age = torch.cat([by_age[0].float().cpu(), torch.zeros(1)])
-    return Given(seen, targets, by_age[np.minimum(ages, longest)])
+    rows, scores = (each.cpu() for each in added)
+    user, place = (rows > 0).nonzero(as_tuple=True)
+    return Given(user, rows[user, place], scores[user, place].float(), targets, seen)
 
 
 class _Row(NamedTuple):

@@ -30,7 +30,7 @@ from torch import Tensor
 
 from ..errors import DataError
 from .comparison import Comparison, longest_vectors, not_below, pair_scores, score_memory
-from .repeats import Given
+from .given import Given
 
 Indices: TypeAlias = Tensor | np.ndarray
 Queries: TypeAlias = Tensor | Callable[[slice], Tensor]
@@ -59,7 +59,7 @@ def full_ranks(
         seen: histories without the target, ``(values, offsets)``; repeated items and zeros are ignored.
         user_chunk: users scored at a time.
         item_chunk: items scored at a time.
-        given: what the seen items are given beside the product (a repeat term), or None.
+        given: what some items are given beside the product (a repeat term, a transition memory), or None.
 
     Returns:
         ``{"full": int64 [U], "full-unseen": int64 [U]}``, 1-based; without ``seen`` only ``full``.
@@ -78,6 +78,7 @@ def full_ranks(
         target_score = pair_scores(query, items[target.to(items.device)].to(query.device))  # [B]
         if given is not None:
             target_score = target_score + given.of_targets[users].to(query.device)
+            given_row, given_item = given.of_chunk(users, query.device)
         if memory is None:
             memory = score_memory(len(query), min(item_chunk, len(items) - 1), query.device)
         comparison = Comparison(query, target_score, memory)
@@ -87,12 +88,17 @@ def full_ranks(
         for start, longest in zip(range(1, len(items), item_chunk), lengths, strict=True):
             table = items[start : start + item_chunk].to(query.device)  # [C, D]
             before, flags = comparison.with_chunk(table, longest, _within(row, target, start, len(table)))
+            if given is not None:  # the product alone does not decide about these
+                flags[_within(given_row, given_item, start, len(table))] = 0
+                before = flags.sum(dim=1).long()
             full[users] += before.cpu()
             if seen is not None:
                 flags[_within(seen_row, seen_item, start, len(table))] = 0
                 unseen[users] += flags.sum(dim=1).long().cpu()
-        if given is not None:  # the product alone does not decide about the history's own items
-            full[users] = unseen[users] + given.before(users, query, items, target_score)
+        if given is not None:
+            before, new = given.before(users, query, items, target_score)
+            full[users] += before
+            unseen[users] += new
 
     ranks = {"full": full.numpy()}
     return ranks if seen is None else ranks | {"full-unseen": unseen.numpy()}
@@ -115,7 +121,7 @@ def sampled_ranks(
         queries, items, targets: as in ``full_ranks``.
         negatives: ``(values, offsets)``, items in 1 .. M-1 without the target; users may have different numbers.
         user_chunk: users scored at a time.
-        given: as in ``full_ranks``; only a target can be in the history, the stored negatives never are.
+        given: as in ``full_ranks``.
 
     Returns:
         ``{"sampled": int64 [U]}``, 1-based.
@@ -138,6 +144,8 @@ def sampled_ranks(
         chunk = slice(int(offsets[users.start]), int(offsets[users.stop]))
         row, item = (owner[chunk] - users.start).to(query.device), values[chunk].to(query.device)  # [K], [K]
         scores = pair_scores(query[row], items[item.to(items.device)].to(query.device))  # [K]
+        if given is not None:
+            scores = scores + given.of_pairs(owner[chunk], values[chunk]).to(query.device)
         ranks[users] += torch.bincount(row[not_below(scores, target_score[row])], minlength=len(query)).cpu()
 
     return {"sampled": ranks.numpy()}

@@ -87,15 +87,16 @@ class ItemIndex:
     ) -> tuple[np.ndarray, np.ndarray]:
         """The k best items of each query: indices int64 and scores float32, [B, k or I, what is less].
 
-        With ``rows`` the index is asked for k + n items, the history's are taken out and, with ``added``, put back at
-        their own scores: what comes back is what adding first and searching then would give, as far as the index finds
-        the items that are not in the history. Where there are no more items, 0 at -inf.
+        With ``rows`` the index is asked for k + n items, those are taken out and, with ``added``, put back at their own
+        scores: what comes back is what adding first and searching then would give, as far as the index finds the items
+        that are not among them. Where there are no more items, 0 at -inf.
 
         Args:
             queries: float32 [B, D].
             k: at least 1.
-            rows: int64 [B, n] items of each history, 0 for none; they are left out, or scored with ``added``.
+            rows: int64 [B, n] items of each query, 0 for none; they are left out, or scored with ``added``.
             added: float32 [B, n] what each of ``rows`` is given beside the product; of an item twice there, the sum.
+                -inf leaves it out.
 
         Raises:
             DataError: k < 1, or queries of another width.

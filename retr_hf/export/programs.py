@@ -90,7 +90,7 @@ class Difference(NamedTuple):
 
 @torch.no_grad()
 def user_difference(program: Program, head: RetrForSequentialRecommendation, table: torch.Tensor) -> Difference:
-    """A user program against ``encode_users`` and ``repeat_scores``, on histories of other sizes than it was exported
+    """A user program against ``encode_users`` and ``added_scores``, on histories of other sizes than it was exported
     with, padded on either side.
 
     table: [M, D], the item table.
@@ -98,11 +98,11 @@ def user_difference(program: Program, head: RetrForSequentialRecommendation, tab
     pairs = []
     for inputs in trial_histories(head, len(table)):
         eager = {"queries": head.encode_users(**inputs, item_embeddings=table)}
-        if head.repeat_term is not None:
+        if head.adds_scores:
             positions = (inputs["attention_mask"].cumsum(1) - 1).clamp(min=0)
             rows = recent_rows(inputs["input_ids"], positions, last_places(inputs["attention_mask"]))
             rows = torch.nn.functional.pad(rows, (0, inputs["input_ids"].shape[1] - rows.shape[1]))
-            eager |= {"rows": rows, "added": head.repeat_scores(rows)}
+            eager |= dict(zip(("rows", "added"), head.added_scores(rows), strict=True))
         pairs.append((program(**_arrays(inputs), item_embeddings=table.numpy()), _arrays(eager)))
     return _difference(pairs)
 

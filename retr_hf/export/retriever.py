@@ -81,10 +81,11 @@ class Retriever:
             return []
         read = batch([each[-self.about["max_length"] :] for each in whole])
         answer = self._program(**read, item_embeddings=self._table)
+        rows, added = answer.get("rows"), answer.get("added")
         if exclude_seen:
-            rows, added = batch(whole)["input_ids"], None
-        else:
-            rows, added = answer.get("rows"), answer.get("added")
+            seen = batch(whole)["input_ids"]
+            never = np.full(seen.shape, -np.inf, np.float32)
+            rows, added = (seen, None) if rows is None else (np.hstack([seen, rows]), np.hstack([never, added]))
         found, scores = self.index.search(answer["queries"], k, rows, added)
         items = iter(self.catalog.items_at(found[found > 0]))
         return [

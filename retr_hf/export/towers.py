@@ -1,6 +1,6 @@
 """A recommendation head as two modules that can be exported: the user tower and the item tower.
 
-    s(u, i) = queries[u] · candidates[i]  (+ added[u, a] for every age a with rows[u, a] = i)
+    s(u, i) = queries[u] · candidates[i]  (+ added[u, r] for every r with rows[u, r] = i)
 
 Axis letters: B histories, N length, d width, M rows of the item table, T text width, D width of queries and candidates
 (d, with a text path d + T).
@@ -31,8 +31,8 @@ class UserTower(nn.Module):
         times, marks: int64 [B, N], for an attention that reads them and no other.
     Outputs
         queries: [B, D].
-        rows, added: int64 and float32 [B, N], for a head with a repeat term: items of the history, newest first and 0
-            where there are no more, and what each is given beside the product.
+        rows, added: int64 and float32 [B, r], for a head with a repeat term or a transition memory: items, 0 for none,
+            and what each is given beside the product; the first N are the history's, newest first, if they get any.
 
     Args:
         head: put into evaluation mode.
@@ -51,7 +51,7 @@ class UserTower(nn.Module):
     @property
     def outputs(self) -> list[str]:
         """Names of the outputs, in their order."""
-        return ["queries"] + ["rows", "added"] * (self.head.repeat_term is not None)
+        return ["queries"] + ["rows", "added"] * self.head.adds_scores
 
     def forward(self, input_ids, attention_mask, item_embeddings, times=None, marks=None) -> dict[str, torch.Tensor]:
         """See the class."""
@@ -66,8 +66,8 @@ class UserTower(nn.Module):
         )
         recent = recent_rows(input_ids, outputs.position_ids, places, longest=input_ids.shape[1])
         queries = {"queries": self.head.query_vectors(outputs.last_hidden_state.squeeze(1), recent, item_embeddings)}
-        added = self.head.repeat_scores(recent)
-        return queries if added is None else queries | {"rows": recent, "added": added}
+        added = self.head.added_scores(recent)
+        return queries if added is None else queries | {"rows": added[0], "added": added[1]}
 
     def example(self) -> dict[str, torch.Tensor]:
         """Three histories of unlike length, padded on either side, of a table of eight rows."""

@@ -95,6 +95,9 @@ class RetrConfig(PreTrainedConfig):
             ``text_path_weight`` for the last item, times ``text_path_decay`` for each one before, and the body's own
             score at ``score_gain``: with 0 the untrained model is the text-similarity recommender.
         repeat_term: what an item of the history adds to its own score, learned, from ``repeat_term_start`` on.
+        transition_memory: how many neighbours an item has in the counts of what follows what (``transition_memory``),
+            0 for none; ``transition_memory_weight`` is what its score counts at first. Only where an id table says
+            which catalogue is meant: a model of texts alone, as in pre-training, is built without.
         every_step: every item after the first is a target (one pass); False reads the last position alone.
         cloze_share, cloze_last_share: of a bidirectional body: the share ρ of a history's items that are hidden, and of
             histories that hide their last one alone.
@@ -190,6 +193,8 @@ class RetrConfig(PreTrainedConfig):
     score_gain: float | int = 0.0
     repeat_term: bool = False
     repeat_term_start: float | int = -0.3
+    transition_memory: int = 0
+    transition_memory_weight: float | int = 1.5
     every_step: bool = True
     cloze_share: float | int = 0.2
     cloze_last_share: float | int = 1 / 11
@@ -270,12 +275,16 @@ class RetrConfig(PreTrainedConfig):
                 'its own targets: set every_step=False (last position only) or router_context="causal"'
             )
         if self.direction == "bidirectional" and (
-            self.attention != "full" or self.objective in ("bpr", "bce") or self.text_path or self.repeat_term
+            self.attention != "full"
+            or self.objective in ("bpr", "bce")
+            or self.text_path
+            or self.repeat_term
+            or self.transition_memory
         ):
             problems.append(
                 'direction="bidirectional" is for attention="full" and objectives without negatives of the collator '
                 f"(came {self.attention!r}, {self.objective!r}), and its score reads no history: set text_path=False, "
-                "repeat_term=False"
+                "repeat_term=False, transition_memory=0"
             )
         if self.unisrec_compat and self.every_step:
             problems.append("unisrec_compat=True is defined for one target a row: set every_step=False")
@@ -291,10 +300,12 @@ class RetrConfig(PreTrainedConfig):
             )
         if self.text_path and not self.uses_text:
             problems.append(f"text_path=True reads text vectors: item_features={self.item_features!r} has none")
-        if self.repeat_term and self.objective != "softmax":
-            problems.append(
-                f"repeat_term=True is learned by the full softmax: objective={self.objective!r} does not see every item"
-            )
+        for term in ("repeat_term", "transition_memory"):
+            if getattr(self, term) and self.objective != "softmax":
+                problems.append(
+                    f"{term}={getattr(self, term)} is learned by the full softmax: objective={self.objective!r} does "
+                    "not see every item"
+                )
         if self.text_whitening is not None and self.text_whitening < 0:
             problems.append(f"text_whitening={self.text_whitening}: expected a ridge of 0 or more, or None")
         if not 0 <= self.gbce_calibration <= 1:
@@ -308,7 +319,7 @@ class RetrConfig(PreTrainedConfig):
         for name in ("router_init_keep", "denoising_init_keep"):
             if not 0 < getattr(self, name) < 1:
                 problems.append(f"{name}={getattr(self, name)}: expected a probability in (0, 1)")
-        for name in ("denoising_l0_weight", "denoising_jacobian_weight", "modulating_weight", "popularity_power",
+        for name in ("transition_memory", "denoising_l0_weight", "denoising_jacobian_weight", "modulating_weight", "popularity_power",
                      "bpr_max_regularisation", "bpr_max_elu"):  # fmt: skip
             if getattr(self, name) < 0:
                 problems.append(f"{name}={getattr(self, name)}: expected 0 or more")

@@ -12,6 +12,7 @@ from .body_retr import RetrModel, RetrPreTrainedModel, last_places
 from .cloze import Asked, ask_for_next
 from .configuration_retr import RetrConfig
 from .history_terms import RepeatTerm, TextPath, recent_rows
+from .transition_memory import TransitionMemory, items_around
 
 # An item without text is the zero vector at the start; a smaller floor would give it a gradient of 1 / floor.
 NORM_FLOOR = 1e-3
@@ -32,7 +33,8 @@ class OutputTransform(nn.Module):
 
 
 class RetrHead(RetrPreTrainedModel):
-    """The body, and the score of history_terms.py: a product of a query and a candidate, and the repeat term.
+    """The body, and the score of history_terms.py: a product of a query and a candidate, and what some items are given
+    beside it, by the repeat term and the transition memory.
 
     With ``config.text_path`` the item table is [M, d + T], wider than the body reads: beside the encoded vector of each
     item stands its normalised text. With ``config.output_table`` and ``config.item_bias`` stand beside it
@@ -49,6 +51,8 @@ class RetrHead(RetrPreTrainedModel):
         self.output_transform = OutputTransform(config) if config.output_transform else None
         self.text_path = TextPath(config) if config.text_path else None
         self.repeat_term = RepeatTerm(config) if config.repeat_term else None
+        remembers = config.transition_memory and config.uses_ids
+        self.transition_memory = TransitionMemory(config) if remembers else None
         self.post_init()
 
     @torch.no_grad()
@@ -56,7 +60,7 @@ class RetrHead(RetrPreTrainedModel):
         super()._init_weights(module)
         if module is self.item_bias:
             init.zeros_(module.weight)
-        elif isinstance(module, TextPath | RepeatTerm):  # a checkpoint may be without them
+        elif isinstance(module, TextPath | RepeatTerm | TransitionMemory):  # a checkpoint may be without them
             module.initialize()
 
     def get_output_embeddings(self):
@@ -102,6 +106,8 @@ class RetrHead(RetrPreTrainedModel):
             rows = self.config.vocab_size
             self.resize_token_embeddings(rows + count, mean_resizing=False)
             self.model.embed_tokens.weight[rows:] = 0
+            if self.transition_memory is not None:
+                self.transition_memory.add_items(count)
             self.config.catalog_hash = catalog_hash
 
     @torch.no_grad()
@@ -142,7 +148,7 @@ class RetrHead(RetrPreTrainedModel):
         recent: torch.Tensor | None = None,
         item_embeddings: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Hidden states [K, d] as queries, so that score = query · candidate (+ the repeat term).
+        """Hidden states [K, d] as queries, so that score = query · candidate (+ ``added_scores``).
 
         recent, item_embeddings: ``history_terms.recent_rows`` [K, n] and their item table, for the text path.
         """
@@ -170,9 +176,23 @@ class RetrHead(RetrPreTrainedModel):
         vectors = nn.functional.normalize(vectors, dim=-1, eps=NORM_FLOOR)
         return torch.cat([vectors, text], dim=-1) if text.shape[-1] else vectors
 
-    def repeat_scores(self, recent: torch.Tensor) -> torch.Tensor | None:
-        """What each item of the histories [K, n] (``recent_rows``) is given beside the product; None for nothing."""
-        return None if self.repeat_term is None else self.repeat_term(recent) / self.config.temperature
+    def added_scores(
+        self, recent: torch.Tensor, around: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """Which rows of the table histories [K, n] (``recent_rows``) give something beside the product, and what.
+
+        around: ``transition_memory.items_around``, in training.
+
+        Returns:
+            rows [K, r], 0 for none and some of them more than once, and scores [K, r]; or None, where nothing is given.
+        """
+        terms = [] if self.repeat_term is None else [(recent, self.repeat_term(recent))]
+        if self.transition_memory is not None:
+            terms.append(self.transition_memory(recent, around))
+        if not terms:
+            return None
+        rows, scores = (torch.cat(parts, dim=1) for parts in zip(*terms, strict=True))
+        return rows, scores / self.config.temperature
 
     def scores(
         self,
@@ -188,14 +208,20 @@ class RetrHead(RetrPreTrainedModel):
         """
         candidates = self.candidate_vectors(item_embeddings) if candidates is None else candidates
         scores = self.query_vectors(hidden_states, recent, item_embeddings) @ candidates.T
-        if self.repeat_term is not None:
-            scores = scores.scatter_add(1, recent, self.repeat_scores(recent).to(scores.dtype))
+        if self.adds_scores:
+            rows, added = self.added_scores(recent)
+            scores = scores.scatter_add(1, rows, added.to(scores.dtype))
         return torch.cat([torch.full_like(scores[:, :1], float("-inf")), scores[:, 1:]], dim=1)
+
+    @property
+    def adds_scores(self) -> bool:
+        """Whether some items are given something beside the product (``added_scores``)."""
+        return self.repeat_term is not None or self.transition_memory is not None
 
     @property
     def reads_history(self) -> bool:
         """Whether the score reads the history beside the body's state."""
-        return self.text_path is not None or self.repeat_term is not None
+        return self.text_path is not None or self.adds_scores
 
     def encode_users(
         self,
@@ -240,17 +266,20 @@ class RetrHead(RetrPreTrainedModel):
         if not self.reads_history:
             return None
         if input_ids is None:
-            raise ValueError("text_path and repeat_term read which items a history holds: pass input_ids")
+            raise ValueError(
+                "text_path, repeat_term and transition_memory read which items a history holds: pass input_ids"
+            )
         return recent_rows(input_ids, outputs.position_ids, places)
 
     def _steps_and_targets(self, input_ids, outputs, labels, item_embeddings):
         """Queries [T, ·] of the steps that have a target, the targets [T], the steps' flat places [T], and the rows of
-        the table [T, n] that are given something, with what, or None."""
-        labels = labels.flatten()
+        the table [T, r] that are given something, with what, or None."""
         # Places and not a mask: the gradient of a mask is added up entry by entry on a CPU.
-        places = (labels != -100).nonzero().squeeze(1)
+        places = (labels.flatten() != -100).nonzero().squeeze(1)
         states = outputs.last_hidden_state.flatten(0, 1).index_select(0, places)
         recent = self._recent(input_ids, outputs, places)
         queries = self.query_vectors(states, recent, item_embeddings)
-        added = None if self.repeat_term is None else (recent, self.repeat_scores(recent))
-        return queries, labels[places], places, added
+        counted = self.training and self.transition_memory is not None
+        around = items_around(input_ids, labels, outputs.position_ids, places) if counted else None
+        added = self.added_scores(recent, around) if self.adds_scores else None
+        return queries, labels.flatten()[places], places, added

@@ -64,6 +64,8 @@ class RetrForSequentialRecommendation(RetrHead):
             ValueError: negatives or counts that the objective needs are missing; new items together with labels, or for
                 a model of ids alone; what ``RetrModel.forward`` refuses.
         """
+        if table_item_ids is not None and self.transition_memory is not None:
+            raise ValueError("transition_memory knows the whole catalogue: pass all of it, without table_item_ids")
         if item_embeddings is None:
             item_embeddings = self.encode_items(table_item_ids, text_embeddings)
         num_rows = len(item_embeddings)

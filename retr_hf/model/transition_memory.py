@@ -1,0 +1,127 @@
+"""The transition memory: what followed an item in other people's histories, counted, and how much that says, learned.
+
+    s(u, i) += Σ_a c_a M[i_{u,a}, i] / τ,        M[i, j] = C[i, j] / sqrt((1 + Σ_j C[i, j]) (1 + Σ_i C[i, j]))
+    C[i, j] = Σ 1/δ where j follows i by δ steps, δ = 1 .. 3,  + ½ Σ 1/δ where it stands before it
+
+Letters: K queries, n ages, A the ages that are read (a = 0 the last item), k neighbours an item, R the reach 3, M rows
+of the id table; c the learned weights, τ the temperature.
+
+NOTE: ours, no paper's. On a few thousand users counting item pairs beats what a body learns of them, and a body trained
+beside the counts learns what they do not know. Of each row of M the k largest entries are kept.
+
+NOTE: in training a history must not find its own transitions in the counts, or the memory would be an answer sheet:
+what the history itself has put into C around the items that are read is taken out again, step by step. A pair that
+comes twice in one history, far apart, is taken out once.
+"""
+
+import numpy as np
+import torch
+from torch import nn
+from transformers import initialization as init
+
+from .configuration_retr import RetrConfig
+
+AGES, REACH, BACKWARDS = 3, 3, 0.5
+
+
+class TransitionMemory(nn.Module):
+    """See the file.
+
+    Attributes:
+        weights: c [A], from ``transition_memory_weight`` · 0.5^a on.
+        neighbours, strengths: [M, k] items that M[i, ·] is largest for, and M of them; 0 where there are fewer.
+        leaving, arriving: [M] both factors of the denominator, to the power of -1/2.
+    """
+
+    def __init__(self, config: RetrConfig):
+        super().__init__()
+        self.start, shape = config.transition_memory_weight, (config.vocab_size, config.transition_memory)
+        self.weights = nn.Parameter(torch.empty(AGES))
+        self.register_buffer("neighbours", torch.zeros(shape, dtype=torch.long))
+        self.register_buffer("strengths", torch.zeros(shape))
+        self.register_buffer("leaving", torch.zeros(shape[0]))
+        self.register_buffer("arriving", torch.zeros(shape[0]))
+        self.initialize()
+
+    @torch.no_grad()
+    def initialize(self) -> None:
+        """Sets c to its start and forgets every transition."""
+        init.copy_(self.weights, self.start * 0.5 ** torch.arange(AGES, device=self.weights.device))
+        for buffer in (self.neighbours, self.strengths, self.leaving, self.arriving):
+            init.zeros_(buffer)
+
+    @torch.no_grad()
+    def count(self, item_ids: np.ndarray, offsets: np.ndarray) -> None:
+        """Reads the transitions of training histories, ``item_ids`` [total] and ``offsets`` [U + 1], oldest first."""
+        items, offsets = (torch.from_numpy(np.array(each, dtype=np.int64)) for each in (item_ids, offsets))
+        end, size = offsets[1:].repeat_interleave(offsets.diff()), len(self.neighbours)
+        codes, counts = [], []
+        for steps in range(1, REACH + 1):
+            place = torch.arange(max(0, len(items) - steps))
+            place = place[place + steps < end[: len(place)]]
+            before, after = items[place], items[place + steps]
+            before, after = before[before != after], after[before != after]
+            codes += [before * size + after, after * size + before]
+            counts += [torch.full((len(before),), weight / steps) for weight in (1.0, BACKWARDS)]
+        codes, place = torch.cat(codes).unique(return_inverse=True)
+        counts = torch.zeros(len(codes), dtype=torch.float64).index_add_(0, place, torch.cat(counts).double())
+        row, column = codes // size, codes % size
+        sums = (torch.ones(size, dtype=torch.float64).index_add_(0, of, counts) for of in (row, column))
+        leaving, arriving = (each.rsqrt() for each in sums)
+        strengths = counts * leaving[row] * arriving[column]
+
+        order = torch.argsort(strengths, descending=True, stable=True)  # of equal ones the lower index first
+        order = order[torch.argsort(row[order], stable=True)]
+        row, column, strengths = row[order], column[order], strengths[order]
+        nth = torch.arange(len(row)) - torch.searchsorted(row, row)
+        kept = nth < self.neighbours.shape[1]
+        place = row[kept].to(self.neighbours.device), nth[kept].to(self.neighbours.device)
+        self.neighbours.zero_()[place] = column[kept].to(self.neighbours)
+        self.strengths.zero_()[place] = strengths[kept].to(self.strengths)
+        self.leaving.copy_(leaving)
+        self.arriving.copy_(arriving)
+
+    @torch.no_grad()
+    def add_items(self, count: int) -> None:
+        """Makes room for ``count`` items that nothing was seen of, at the end."""
+        for name in ("neighbours", "strengths", "leaving", "arriving"):
+            buffer = getattr(self, name)
+            setattr(self, name, torch.cat([buffer, buffer.new_zeros(count, *buffer.shape[1:])]))
+
+    def forward(self, recent: torch.Tensor, around: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+        """recent [K, n] (``recent_rows``) -> rows of the table [K, ages · k], 0 for none, and what each is given.
+
+        around: ``items_around`` of the same histories, in training: their own transitions do not count.
+        """
+        recent = recent[:, :AGES]
+        recent = torch.where(recent < len(self.neighbours), recent, 0)  # an item that came later has no neighbours
+        rows, strengths = self.neighbours[recent], self.strengths[recent]
+        if around is not None:
+            strengths = strengths - self._own(recent, rows, around)
+        return rows.flatten(1), (strengths * self.weights[: recent.shape[1], None]).flatten(1)
+
+    def _own(self, recent: torch.Tensor, rows: torch.Tensor, around: torch.Tensor) -> torch.Tensor:
+        """What a history itself has put into the strengths: [K, ages, k]."""
+        counts = torch.zeros_like(rows, dtype=self.strengths.dtype)
+        newest = around.shape[1] - 1 - REACH
+        for age in range(recent.shape[1]):
+            for steps in range(1, REACH + 1):
+                for weight, place in ((1.0, newest - age + steps), (BACKWARDS, newest - age - steps)):
+                    counts[:, age] += weight / steps * (rows[:, age] == around[:, place, None])
+        return counts * self.leaving[recent][..., None] * self.arriving[rows] * (rows > 0)
+
+
+def items_around(
+    input_ids: torch.Tensor, labels: torch.Tensor, position_ids: torch.Tensor, places: torch.Tensor
+) -> torch.Tensor:
+    """The items before and after some places of training histories: [K, A + 2R], oldest first, 0 where there is none.
+
+    input_ids, labels, position_ids: [B, N]; a label is the next item. places: [K] flat places (row * N + column).
+    """
+    ids, labels, positions = (each.flatten() for each in (input_ids, labels, position_ids))
+    ages = torch.arange(AGES - 1 + REACH, -1, -1, device=places.device)
+    before = torch.where(ages <= positions[places, None], ids[(places[:, None] - ages).clamp(min=0)], 0)
+    steps = torch.arange(REACH, device=places.device)
+    later = (places[:, None] + steps).clamp(max=len(ids) - 1)
+    same = (positions[later] == positions[places, None] + steps) & (labels[later] > 0)
+    return torch.cat([before, torch.where(same, labels[later], 0)], dim=1)
