@@ -85,9 +85,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_intermixed_args(arguments)
     if options.domain:
         if options.rows or options.figures or options.paired or options.by_domain:
-            parser.error(
-                "--domain stands alone: rows, --figures, --paired and --by-domain are about runs; call twice"
-            )
+            parser.error("--domain stands alone: rows, --figures, --paired and --by-domain are about runs; call twice")
         return look(options)
     if not options.rows and not options.figures:
         parser.error(

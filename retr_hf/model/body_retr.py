@@ -18,7 +18,6 @@ from dataclasses import replace
 
 import torch
 from torch import nn
-from transformers import initialization as init
 from transformers.masking_utils import create_causal_mask
 from transformers.modeling_utils import PreTrainedModel
 from transformers.processing_utils import Unpack
@@ -34,7 +33,7 @@ from .dropout import Dropout
 from .item_encoder import MixtureOfExpertsAdaptor
 from .item_reader import ItemReader
 from .outputs import RetrModelOutput
-from .pathway import PathwayRouter, pick
+from .pathway import StartsAt, pick
 from .sequence_layout import SequenceLayout
 
 
@@ -69,11 +68,7 @@ class RetrPreTrainedModel(PreTrainedModel):
     @torch.no_grad()
     def _init_weights(self, module):
         super()._init_weights(module)
-        if isinstance(module, PathwayRouter):
-            init.constant_(module.keep_mlp[-1].bias, module.initial_logit)
-            if module.omega_mlp is not None:
-                init.constant_(module.omega_mlp[-1].bias, module.initial_omega)
-        elif isinstance(module, MixtureOfExpertsAdaptor | PathwayAttention):
+        if isinstance(module, MixtureOfExpertsAdaptor | PathwayAttention | StartsAt):
             module.initialize()
 
 

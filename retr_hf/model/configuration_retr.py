@@ -319,8 +319,8 @@ class RetrConfig(PreTrainedConfig):
         for name in ("router_init_keep", "denoising_init_keep"):
             if not 0 < getattr(self, name) < 1:
                 problems.append(f"{name}={getattr(self, name)}: expected a probability in (0, 1)")
-        for name in ("transition_memory", "denoising_l0_weight", "denoising_jacobian_weight", "modulating_weight", "popularity_power",
-                     "bpr_max_regularisation", "bpr_max_elu"):  # fmt: skip
+        for name in ("transition_memory", "denoising_l0_weight", "denoising_jacobian_weight", "modulating_weight",
+                     "popularity_power", "bpr_max_regularisation", "bpr_max_elu"):  # fmt: skip
             if getattr(self, name) < 0:
                 problems.append(f"{name}={getattr(self, name)}: expected 0 or more")
         if self.attention == "local_global":

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import torch
 from torch import nn
+from transformers import initialization as init
 
 from .sequence_layout import SequenceLayout
 
@@ -83,6 +84,23 @@ class PathwaySums(NamedTuple):
         return torch.where(self.kept.unsqueeze(-1) > 0.5, mean_kept, mean)
 
 
+class StartsAt(nn.Linear):
+    """The last layer of an MLP of one number, whose bias starts at ``start``.
+
+    NOTE: it starts itself and not its router: transformers initialises what has parameters of its own.
+    """
+
+    def __init__(self, size: int, start: float):
+        super().__init__(size, 1)
+        self.start = start
+        self.initialize()
+
+    @torch.no_grad()
+    def initialize(self) -> None:
+        """Sets the bias to its start."""
+        init.constant_(self.bias, self.start)
+
+
 class PathwayRouter(nn.Module):
     """Learned binary route, equations (2) to (6) of the paper.
 
@@ -133,27 +151,16 @@ class PathwayRouter(nn.Module):
         self.context, self.hierarchical = context, hierarchical
         self.temperature = temperature
         self.omega_activation = OMEGA_ACTIVATIONS[omega_activation]
-        self.init_keep, self.sampling = init_keep, sampling
-        self.context_mlp = self._mlp(hidden_size, inner, hidden_size)
-        self.keep_mlp = self._mlp(hidden_size, inner, 1)
-        self.omega_mlp = self._mlp(hidden_size, inner, 1) if gumbel == "adaptive" else None
-        nn.init.constant_(self.keep_mlp[-1].bias, self.initial_logit)
-        if self.omega_mlp is not None:
-            nn.init.constant_(self.omega_mlp[-1].bias, self.initial_omega)
+        self.sampling = sampling
+        logit = math.log(init_keep / (1 - init_keep))
+        omega = 1.0 if self.omega_activation is nn.functional.relu else math.log(math.e - 1)  # softplus of it is 1
+        self.context_mlp = self._mlp(hidden_size, inner, nn.Linear(inner, hidden_size))
+        self.keep_mlp = self._mlp(hidden_size, inner, StartsAt(inner, logit))
+        self.omega_mlp = self._mlp(hidden_size, inner, StartsAt(inner, omega)) if gumbel == "adaptive" else None
 
     @staticmethod
-    def _mlp(size: int, inner: int, out: int) -> nn.Sequential:
-        return nn.Sequential(nn.Linear(size, inner), nn.GELU(), nn.Linear(inner, out))
-
-    @property
-    def initial_logit(self) -> float:
-        """log(α / (1 - α)) at α = ``init_keep``: the last bias of π at the start."""
-        return math.log(self.init_keep / (1 - self.init_keep))
-
-    @property
-    def initial_omega(self) -> float:
-        """The last bias of ω at the start, so that ω = 1."""
-        return 1.0 if self.omega_activation is nn.functional.relu else math.log(math.e - 1)
+    def _mlp(size: int, inner: int, last: nn.Linear) -> nn.Sequential:
+        return nn.Sequential(nn.Linear(size, inner), nn.GELU(), last)
 
     def forward(
         self,

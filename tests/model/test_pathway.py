@@ -4,7 +4,10 @@ import math
 
 import pytest
 import torch
+from transformers import AutoModelForSequenceClassification
 
+from retr_hf.model.configuration_retr import RetrConfig
+from retr_hf.model.modeling_retr import RetrForSequentialRecommendation
 from retr_hf.model.pathway import PathwayRouter, RandomRouter, pathway_mean
 from retr_hf.model.sequence_layout import SequenceLayout
 
@@ -63,6 +66,24 @@ def test_start_and_evaluation_threshold():
     assert torch.equal(first, (routing.keep_probability >= 0.5).float())
     torch.nn.init.constant_(router.keep_mlp[-1].bias, -50.0)
     assert router(tokens(4, 10, 16)).route.eq(0).all()
+
+
+@pytest.mark.parametrize("keep", [0.5, 0.88, 0.97])
+@pytest.mark.parametrize("omega_activation", ["softplus", "relu"])
+def test_the_routers_of_a_whole_model_start_there_too(keep, omega_activation, tmp_path):
+    sizes = dict(hidden_size=16, num_attention_heads=2, vocab_size=30, item_features="id", max_position_embeddings=8)
+    switches = dict(router_init_keep=keep, omega_activation=omega_activation)
+    RetrForSequentialRecommendation(RetrConfig(router="none", **sizes)).save_pretrained(tmp_path)
+    config = RetrConfig(**sizes, **switches)
+    for model in (
+        RetrForSequentialRecommendation(config),
+        AutoModelForSequenceClassification.from_config(config),
+        RetrForSequentialRecommendation.from_pretrained(tmp_path, config=config),  # routers new to a checkpoint
+    ):
+        for layer in model.model.layers:
+            routing = layer.router.eval()(tokens(4, 8, 16) * 1e-3)
+            assert routing.keep_probability.mean().item() == pytest.approx(keep, abs=0.01)
+            assert routing.omega.mean().item() == pytest.approx(1.0, abs=0.01)
 
 
 def test_training_samples_with_the_keep_probability():
