@@ -121,6 +121,7 @@ OBJECTIVES = {
     "last-step": {"every_step": False, "router": "pathway", "router_context": "global"},
     "times": {"attention": "modulating"},
     "repeats": {"text_path": True, "repeat_term": True, "text_whitening": 0.1, "item_features": "text+id"},
+    "memory": {"transition_memory": 3, "item_features": "id"},
 }
 
 

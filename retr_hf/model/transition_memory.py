@@ -89,22 +89,22 @@ class TransitionMemory(nn.Module):
             setattr(self, name, torch.cat([buffer, buffer.new_zeros(count, *buffer.shape[1:])]))
 
     def forward(self, recent: torch.Tensor, around: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
-        """recent [K, n] (``recent_rows``) -> rows of the table [K, ages · k], 0 for none, and what each is given.
+        """recent [K, n] (``recent_rows``) -> rows of the table [K, A · k], 0 for none, and what each is given.
 
         around: ``items_around`` of the same histories, in training: their own transitions do not count.
         """
-        recent = recent[:, :AGES]
+        recent = nn.functional.pad(recent, (0, AGES))[:, :AGES]  # as many for every length: an exported graph wants it
         recent = torch.where(recent < len(self.neighbours), recent, 0)  # an item that came later has no neighbours
         rows, strengths = self.neighbours[recent], self.strengths[recent]
         if around is not None:
             strengths = strengths - self._own(recent, rows, around)
-        return rows.flatten(1), (strengths * self.weights[: recent.shape[1], None]).flatten(1)
+        return rows.flatten(1), (strengths * self.weights[:, None]).flatten(1)
 
     def _own(self, recent: torch.Tensor, rows: torch.Tensor, around: torch.Tensor) -> torch.Tensor:
-        """What a history itself has put into the strengths: [K, ages, k]."""
+        """What a history itself has put into the strengths: [K, A, k]."""
         counts = torch.zeros_like(rows, dtype=self.strengths.dtype)
         newest = around.shape[1] - 1 - REACH
-        for age in range(recent.shape[1]):
+        for age in range(AGES):
             for steps in range(1, REACH + 1):
                 for weight, place in ((1.0, newest - age + steps), (BACKWARDS, newest - age - steps)):
                     counts[:, age] += weight / steps * (rows[:, age] == around[:, place, None])

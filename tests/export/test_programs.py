@@ -19,7 +19,10 @@ def build(**changes):
     config = RetrConfig(
         hidden_size=8, num_attention_heads=2, intermediate_size=8, initializer_range=0.4, **settings
     )  # fmt: skip
-    return RetrForSequentialRecommendation(config).eval()
+    model = RetrForSequentialRecommendation(config).eval()
+    if model.transition_memory is not None:
+        model.transition_memory.count(torch.randint(1, ITEMS + 1, (60,)).numpy(), range(0, 61, 6))
+    return model
 
 
 def texts(model):
@@ -32,7 +35,10 @@ def texts(model):
     scope="module",
     params=[
         # ONNX of this one is what tests/scripts/test_export_script.py serves from.
-        (("torch",), dict(item_features="text+id", text_path=True, repeat_term=True, score_gain=1.0)),
+        (
+            ("torch",),
+            dict(item_features="text+id", text_path=True, repeat_term=True, score_gain=1.0, transition_memory=3),
+        ),
         (("onnx", "torch"), dict(item_features="id", score="dot", router="random", router_init_keep=0.6)),
     ],
     ids=["everything", "ids"],

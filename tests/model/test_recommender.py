@@ -120,7 +120,8 @@ def assert_same_answers(found, wanted):
         assert alphas[0] == pytest.approx(alphas[1], abs=1e-5)
 
 
-TERMS = {"text_path": True, "repeat_term": True, "score_gain": 0.5}
+TERMS = {"text_path": True, "repeat_term": True, "score_gain": 0.5, "transition_memory": 3}
+TERMS |= {"item_features": "text+id", "vocab_size": len(IDS) + 1, "catalog_hash": catalogue().hash}
 
 
 @pytest.mark.parametrize(
@@ -129,7 +130,9 @@ TERMS = {"text_path": True, "repeat_term": True, "score_gain": 0.5}
 )
 def test_a_session_answers_as_the_recommender_does_on_the_whole_histories(router, max_length, changes):
     # Routes that differ between behaviours.
-    decided = model(router, initializer_range=0.3, router_init_keep=0.6, **changes)
+    decided = model(router, initializer_range=0.3, router_init_keep=0.5, **changes)
+    if changes:
+        decided.transition_memory.count(np.random.default_rng(1).integers(1, 9, 60), range(0, 61, 5))
     recommender, rng = Recommender(decided, RetrProcessor(catalogue(), max_length)), np.random.default_rng(0)
     histories = [IDS[:2], ["nobody's", IDS[4], IDS[4]], IDS[1:6], []]
     session = recommender.session(histories)

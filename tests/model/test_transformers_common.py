@@ -183,6 +183,7 @@ class TextAndIdTest(ReadThroughText, RetrCommonTests, unittest.TestCase):
 
 SWITCHES = [{"attention": attention} for attention in sorted(ATTENTIONS) if attention != "full"]
 SWITCHES += [{"router": "none"}, {"router": "random"}, {"text_path": True, "repeat_term": True}]
+SWITCHES += [{"transition_memory": 2}]
 WHERE_A_SWITCH_SHOWS = [
     "test_all_tensors_are_parameter_or_buffer",
     "test_attention_outputs",
@@ -201,7 +202,7 @@ WHERE_A_SWITCH_SHOWS = [
 @pytest.mark.parametrize("switches", SWITCHES, ids=lambda switches: "-".join(map(str, switches.values())))
 def test_other_settings(switches, name):
     """Those of their tests whose answer an attention, a router or a term of the score could change."""
-    case = TextTest(name)
+    case = (TextAndIdTest if "transition_memory" in switches else TextTest)(name)
     case.switches = switches
     case.debug()
 

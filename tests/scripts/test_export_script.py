@@ -31,15 +31,17 @@ def save_model(folder, **changes):
     torch.manual_seed(0)
     vectors = np.random.default_rng(0).normal(size=(len(IDS), 8)).astype(np.float32)
     catalog = ItemCatalog(IDS, [f"title of {item}" for item in IDS], vectors, {"encoder": "test"})
-    settings = (
-        dict(item_features="text+id", text_path=True, repeat_term=True, score_gain=1.0, text_encoder="test") | changes
-    )
+    settings = dict(item_features="text+id", text_path=True, repeat_term=True, score_gain=1.0, text_encoder="test")
+    settings |= {"transition_memory": 3} | changes
     config = RetrConfig(
         hidden_size=8, num_attention_heads=2, intermediate_size=8, text_size=8, num_experts=2, initializer_range=0.4,
         max_position_embeddings=6, vocab_size=len(IDS) + 1, text_whitening=0.1,
         catalog_hash=catalog.hash, repeat_term_start=0.05, **settings,
     )  # fmt: skip
-    RetrForSequentialRecommendation(config).save_pretrained(folder)
+    model = RetrForSequentialRecommendation(config)
+    if model.transition_memory is not None:
+        model.transition_memory.count(torch.randint(1, len(IDS) + 1, (200,)).numpy(), range(0, 201, 10))
+    model.save_pretrained(folder)
     catalog.save_pretrained(folder)
     return folder
 
