@@ -170,6 +170,7 @@ def test(recipe, domain: PreparedDomain, model, text, progress, sources: list[st
         f"validation {recipe['training'].metric}": progress.best,
         "router": config.router,
         "item_features": config.item_features,
+        **({"text_encoder": config.text_encoder} if config.uses_text else {}),
         "freeze": recipe["training"].freeze,
     }
     settings |= inference_cost(config, domain.num_items) | about_routes(model, domain, text, max_length)
