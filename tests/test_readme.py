@@ -48,7 +48,7 @@ def test_python_blocks_run_in_order(quickstart):
 
 
 def test_my_own_csv(tmp_path, monkeypatch, capsys):
-    """The four commands, on forty users who walk round twelve products; one epoch in place of forty."""
+    """The commands, on forty users who walk round twelve products; one epoch in place of forty."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     Path("recipes").symlink_to(ROOT / "recipes")
@@ -56,7 +56,7 @@ def test_my_own_csv(tmp_path, monkeypatch, capsys):
     Path("clicks.csv").write_text("\n".join(["user_id,item_id,timestamp", *clicks]))
     Path("products.csv").write_text("\n".join(["item_id,text", *(f"p{n},product number {n}" for n in range(12))]))
     for line in OWN_CSV.splitlines():
-        python, script, *arguments = shlex.split(line)
+        python, script, *arguments = shlex.split(line, comments=True)
         assert python == "python"
         quicker = ["training.epochs=1", "--quiet"] if script.endswith("finetune.py") else []
         monkeypatch.setattr(sys, "argv", [script, *arguments, *quicker])
