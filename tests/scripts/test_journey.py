@@ -85,10 +85,10 @@ def test_cycle_world_reaches_recall_1(cycle, tmp_path, monkeypatch, model):
             **model,
         },
         training={
-            "epochs": 60,
+            "epochs": 100,
             "batch_size": 50,
             "learning_rate": 5e-3,
-            "evaluate_every": 60,
+            "evaluate_every": 100,
             "progress": False,
             "metric": "HR@1",
         },
