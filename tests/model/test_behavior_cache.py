@@ -16,7 +16,7 @@ def build(router="pathway", items="text", **changes):
     config = RetrConfig(
         router=router, item_features=items, hidden_size=16, num_attention_heads=2, intermediate_size=24,
         max_position_embeddings=WINDOW, vocab_size=ITEMS + 1, text_size=TEXT, num_experts=3,
-        initializer_range=0.3, router_init_keep=0.5, **changes,
+        initializer_range=0.3, router_init_keep=0.5 if router == "pathway" else 0.6, **changes,
     )  # fmt: skip
     return RetrForSequentialRecommendation(config).eval()
 
