@@ -16,7 +16,7 @@ import polars as pl
 
 from .core import counted_k_core
 from .engines import ROW, Engine
-from .log_options import LogOptions, _check, _told, domain_of_log, seconds_of
+from .log_options import WITHOUT_METADATA, LogOptions, domain_of_log
 from .readers.raw import RawDomain, RawLog
 from .schema import ITEM_ID, RATING, TIMESTAMP, USER_ID
 
@@ -37,7 +37,7 @@ def domain_by_engine(engine: Engine, log: RawLog, options: LogOptions | None = N
         DataError: as there.
     """
     options = options or LogOptions()
-    _check(log, options)
+    options.check(log)
     dropped = {**log.dropped, "item_rows_doubled": 0}
     events = _chosen(engine, log, options, dropped)
     if options.duplicates != "all":
@@ -47,7 +47,7 @@ def domain_by_engine(engine: Engine, log: RawLog, options: LogOptions | None = N
     domain = domain_of_log(replace(log, events=survivors, dropped=dropped))
     return replace(
         domain,
-        options=domain.options | _told(options),
+        options=domain.options | options.told(),
         dropped={**domain.dropped, _DUPLICATES: dropped[_DUPLICATES]},
         k_core=k_core,
     )
@@ -63,29 +63,16 @@ def numbered(engine: Engine, events: pl.LazyFrame) -> nw.LazyFrame:
 def _chosen(engine: Engine, log: RawLog, options: LogOptions, dropped: dict[str, int]) -> nw.LazyFrame:
     events = log.events if isinstance(log.events, nw.LazyFrame) else numbered(engine, log.events)
     left = _count(events)
-    for what, condition in _conditions(options):
-        events = events.filter(condition)
-        left = _record(f"interactions_{what}", left, _count(events), dropped)
+    for what, column, holds, bound in options.bounds():
+        events = events.filter(holds(nw.col(column), nw.lit(bound, nw.Float32) if column == RATING else bound))
+        left = _record(what, left, _count(events), dropped)
     if options.with_metadata:
         listed = log.items.select(ITEM_ID).collect(engine="streaming").unique()
         events = events.join(engine.table(listed), on=ITEM_ID, how="semi")
-        left = _record("interactions_with_items_without_metadata", left, _count(events), dropped)
+        left = _record(WITHOUT_METADATA, left, _count(events), dropped)
     dropped[_DUPLICATES] = left  # less what will stay
     rated = options.duplicates == "identical"
     return events if rated else events.drop(RATING, strict=False)
-
-
-def _conditions(options: LogOptions) -> list[tuple[str, nw.Expr]]:
-    conditions = []
-    if options.min_rating is not None:
-        conditions.append(
-            (f"rated_below_{options.min_rating:g}", nw.col(RATING) >= nw.lit(options.min_rating, nw.Float32))
-        )
-    if options.since:
-        conditions.append((f"before_{options.since}", nw.col(TIMESTAMP) >= seconds_of(options.since)))
-    if options.until:
-        conditions.append((f"from_{options.until}_on", nw.col(TIMESTAMP) < seconds_of(options.until)))
-    return conditions
 
 
 def _without_duplicates(events: nw.LazyFrame, policy: str) -> nw.LazyFrame:

@@ -9,6 +9,8 @@ strings is ever whole in memory, and only of survivors are the texts read. polar
 DuckDB would be a second engine, and pyarrow has no dictionary across batches that grows.
 """
 
+import operator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from functools import partial
@@ -21,6 +23,7 @@ from .readers.raw import RawDomain, RawLog
 from .schema import ITEM_ID, ITEM_IDS, RATING, TEXT, TIMESTAMP, TIMESTAMPS, USER_ID
 from .user_parts import FIRST, kept_events
 
+WITHOUT_METADATA = "interactions_with_items_without_metadata"
 DUPLICATES = {
     "all": "keep all: repeats are behaviour",
     "identical": "drop rows that agree in everything (user, item, rating, time), as UniSRec does",
@@ -47,6 +50,34 @@ class LogOptions:
     with_metadata: bool = False
     duplicates: str = "all"
 
+    def check(self, log: RawLog) -> None:
+        """Raises DataError where an option asks for what the log lacks."""
+        columns = log.events.collect_schema().names()
+        if self.duplicates not in DUPLICATES:
+            raise DataError(f"duplicates: expected one of {', '.join(DUPLICATES)}; got {self.duplicates!r}")
+        if self.min_rating is not None and RATING not in columns:
+            raise DataError(f"min_rating: {log.reader} has no ratings; leave out --min-rating")
+        if (self.since or self.until) and TIMESTAMP not in columns:
+            raise DataError(f"since, until: {log.reader} has no times; leave out --since and --until")
+        if self.with_metadata and log.items is None:
+            raise DataError("with_metadata: expected an item table to join with, got none; pass --items FILE")
+
+    def bounds(self) -> list[tuple[str, str, Callable, float]]:
+        """What is dropped by one column alone: its name in the counts, the column, and the comparison that keeps."""
+        bounds = []
+        if self.min_rating is not None:
+            bounds.append((f"interactions_rated_below_{self.min_rating:g}", RATING, operator.ge, self.min_rating))
+        if self.since:
+            bounds.append((f"interactions_before_{self.since}", TIMESTAMP, operator.ge, seconds_of(self.since)))
+        if self.until:
+            bounds.append((f"interactions_from_{self.until}_on", TIMESTAMP, operator.lt, seconds_of(self.until)))
+        return bounds
+
+    def told(self) -> dict[str, object]:
+        """The options that differ from the default."""
+        default = asdict(LogOptions())
+        return {key: value for key, value in asdict(self).items() if value != default[key]}
+
 
 def domain_of_log(log: RawLog, options: LogOptions | None = None, k_core: int = 0) -> RawDomain:
     """What is kept of a log, grouped by user; ``item_ids`` are lists of categoricals.
@@ -60,7 +91,7 @@ def domain_of_log(log: RawLog, options: LogOptions | None = None, k_core: int = 
         DataError: an option asks for what the log lacks, or nothing is left.
     """
     options = options or LogOptions()
-    _check(log, options)
+    options.check(log)
     dropped = dict(log.dropped)
     of_items = pl.Categorical(pl.Categories.random())
     listed = _listed(log, of_items)  # held to the end: the dictionary goes with its last column
@@ -88,7 +119,7 @@ def domain_of_log(log: RawLog, options: LogOptions | None = None, k_core: int = 
         items=items,
         reader=log.reader,
         inputs=log.inputs,
-        options={**log.options, "ordered": log.ordered, **_told(options)},
+        options={**log.options, "ordered": log.ordered, **options.told()},
         dropped=dropped,
         whole_catalogue=log.whole_catalogue,
         k_core=k_core,
@@ -127,30 +158,12 @@ def _items(log: RawLog, occurring: pl.Series | None) -> pl.DataFrame:
     return items.collect(engine="streaming").unique(ITEM_ID, keep="first", maintain_order=True)
 
 
-def _check(log: RawLog, options: LogOptions) -> None:
-    columns = log.events.collect_schema().names()
-    if options.duplicates not in DUPLICATES:
-        raise DataError(f"duplicates: expected one of {', '.join(DUPLICATES)}; got {options.duplicates!r}")
-    if options.min_rating is not None and RATING not in columns:
-        raise DataError(f"min_rating: {log.reader} has no ratings; leave out --min-rating")
-    if (options.since or options.until) and TIMESTAMP not in columns:
-        raise DataError(f"since, until: {log.reader} has no times; leave out --since and --until")
-    if options.with_metadata and log.items is None:
-        raise DataError("with_metadata: expected an item table to join with, got none; pass --items FILE")
-
-
 def _conditions(options: LogOptions, num_listed: int) -> list[tuple[str, pl.Expr]]:
     """Names and conditions of what is kept; the items of the item table have the codes below ``num_listed``."""
-    conditions = []
-    if options.min_rating is not None:
-        conditions.append((f"rated_below_{options.min_rating:g}", pl.col(RATING) >= options.min_rating))
-    if options.since:
-        conditions.append((f"before_{options.since}", pl.col(TIMESTAMP) >= seconds_of(options.since)))
-    if options.until:
-        conditions.append((f"from_{options.until}_on", pl.col(TIMESTAMP) < seconds_of(options.until)))
+    conditions = [(what, holds(pl.col(column), bound)) for what, column, holds, bound in options.bounds()]
     if options.with_metadata:
-        conditions.append(("with_items_without_metadata", pl.col(ITEM_ID).to_physical() < num_listed))
-    return [(f"interactions_{what}", condition) for what, condition in conditions]
+        conditions.append((WITHOUT_METADATA, pl.col(ITEM_ID).to_physical() < num_listed))
+    return conditions
 
 
 def _without_duplicates(events: pl.DataFrame, row: str, policy: str) -> pl.DataFrame:
@@ -175,12 +188,6 @@ def seconds_of(date: str) -> int:
         return int(datetime.strptime(date, "%Y-%m-%d").replace(tzinfo=timezone.utc).timestamp())
     except ValueError as error:
         raise DataError(f"date: expected YYYY-MM-DD, such as 2019-01-01, got {date!r}") from error
-
-
-def _told(options: LogOptions) -> dict[str, object]:
-    """The options that differ from the default."""
-    default = asdict(LogOptions())
-    return {key: value for key, value in asdict(options).items() if value != default[key]}
 
 
 def _no_items() -> pl.DataFrame:
