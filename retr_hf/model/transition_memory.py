@@ -37,7 +37,7 @@ class TransitionMemory(nn.Module):
         super().__init__()
         self.start, shape = config.transition_memory_weight, (config.vocab_size, config.transition_memory)
         self.weights = nn.Parameter(torch.empty(AGES))
-        self.register_buffer("neighbours", torch.zeros(shape, dtype=torch.long))
+        self.register_buffer("neighbours", torch.zeros(shape, dtype=torch.int32))
         self.register_buffer("strengths", torch.zeros(shape))
         self.register_buffer("leaving", torch.zeros(shape[0]))
         self.register_buffer("arriving", torch.zeros(shape[0]))
@@ -95,7 +95,7 @@ class TransitionMemory(nn.Module):
         """
         recent = nn.functional.pad(recent, (0, AGES))[:, :AGES]  # as many for every length: an exported graph wants it
         recent = torch.where(recent < len(self.neighbours), recent, 0)  # an item that came later has no neighbours
-        rows, strengths = self.neighbours[recent], self.strengths[recent]
+        rows, strengths = self.neighbours[recent].long(), self.strengths[recent]
         if around is not None:
             strengths = strengths - self._own(recent, rows, around)
         return rows.flatten(1), (strengths * self.weights[:, None]).flatten(1)
