@@ -43,8 +43,8 @@ def inference_cost(config: RetrConfig, num_items: int) -> dict[str, int | float]
     with torch.random.fork_rng(devices=[]):
         model = AutoModelForSequenceClassification.from_config(config).eval().requires_grad_(False)
     length = config.max_position_embeddings - (config.direction == "bidirectional")  # room for the [mask]
-    ids = torch.arange(num_items + 1) if config.uses_ids else None
-    texts = torch.zeros(1, config.text_size).expand(num_items + 1, -1) if config.uses_text else None
+    ids = torch.arange(2) if config.uses_ids else None  # padding and an item: how many there are, the body does not see
+    texts = torch.zeros(2, config.text_size) if config.uses_text else None
     table = model.encode_items(ids, texts)
     history = torch.ones(1, length, dtype=torch.long)
     times = {"times": torch.zeros_like(history)} if config.reads_times else {}
@@ -57,9 +57,9 @@ def inference_cost(config: RetrConfig, num_items: int) -> dict[str, int | float]
             item_embeddings=table,
             **times,
         )
-    candidates = model.candidate_vectors(table)
+    candidates = torch.empty(num_items + 1, query.shape[1], device="meta")  # with the padding row
     with FlopCounterMode(display=False) as scoring:
-        query @ candidates.T
+        query.to("meta") @ candidates.T
     tables = (model.get_input_embeddings(), model.output_table, model.item_bias)
     return {
         PARAMETERS: sum(weight.numel() for weight in model.parameters()),

@@ -94,6 +94,8 @@ class RecGuru(PreTrainedModel):
 
     config_class = RecGuruConfig
 
+    adds_scores = False  # nothing is given to any item beside the product
+
     def __init__(self, config: RecGuruConfig):
         super().__init__(config)
         d, layers = config.hidden_size, range(config.num_hidden_layers)
@@ -169,10 +171,6 @@ class RecGuru(PreTrainedModel):
     def candidate_vectors(self, item_embeddings: Tensor) -> Tensor:
         """What is multiplied with a query: the items as they are."""
         return item_embeddings
-
-    def added_scores(self, recent: Tensor) -> None:
-        """Nothing is given to any item beside the product."""
-        return None
 
 
 def rectangles(flat: Tensor, length_groups: tuple[tuple[int, int], ...] | None) -> Iterator[Tensor]:

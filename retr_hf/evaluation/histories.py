@@ -35,9 +35,9 @@ def rank_histories(
 
     Args:
         model: anything with ``encode_users(input_ids, sequence_ends=, length_groups=, item_embeddings=)`` -> [S, d] and
-            ``candidate_vectors(item_embeddings)`` -> [M, d], score being their product; and ``added_scores(recent)``,
-            what some items are given beside it: for histories [S, n], newest item first and 0 for none, rows [S, r] and
-            scores [S, r], or None. ``times=`` comes with sequences that have timestamps.
+            ``candidate_vectors(item_embeddings)`` -> [M, d], score being their product; with ``adds_scores`` also
+            ``added_scores(recent)``, what some items are given beside it: for histories [S, n], newest item first and 0
+            for none, rows [S, r] and scores [S, r]. ``times=`` comes with sequences that have timestamps.
         item_embeddings: [M, d] encoded catalogue, row 0 padding.
         sequences: ``item_ids`` [total] and ``offsets`` [U + 1]; in each row the last item is the target. For a model
             that reads times also ``timestamps`` [total]; without it, or None, none are read.
@@ -132,14 +132,13 @@ def histories_of(sequences, users: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _given(model, seen: tuple[np.ndarray, np.ndarray], targets: np.ndarray, max_length: int, device) -> Given | None:
     """What the histories, as far as the model reads them, give some items beside the product."""
+    if not model.adds_scores:
+        return None
     values, offsets = seen
     lengths = np.minimum(np.diff(offsets), max_length)
     ages = np.arange(lengths.max())
     recent = np.where(ages < lengths[:, None], values[np.maximum(offsets[1:, None] - 1 - ages, 0)], 0)
-    added = model.added_scores(torch.from_numpy(recent).to(device))
-    if added is None:
-        return None
-    rows, scores = (each.cpu() for each in added)
+    rows, scores = (each.cpu() for each in model.added_scores(torch.from_numpy(recent).to(device)))
     user, place = (rows > 0).nonzero(as_tuple=True)
     return Given(user, rows[user, place], scores[user, place].float(), targets, seen)
 

@@ -66,8 +66,9 @@ class UserTower(nn.Module):
         )
         recent = recent_rows(input_ids, outputs.position_ids, places, longest=input_ids.shape[1])
         queries = {"queries": self.head.query_vectors(outputs.last_hidden_state.squeeze(1), recent, item_embeddings)}
-        added = self.head.added_scores(recent)
-        return queries if added is None else queries | {"rows": added[0], "added": added[1]}
+        if self.head.adds_scores:
+            queries["rows"], queries["added"] = self.head.added_scores(recent)
+        return queries
 
     def example(self) -> dict[str, torch.Tensor]:
         """Three histories of unlike length, padded on either side, of a table of eight rows."""

@@ -178,19 +178,18 @@ class RetrHead(RetrPreTrainedModel):
 
     def added_scores(
         self, recent: torch.Tensor, around: torch.Tensor | None = None
-    ) -> tuple[torch.Tensor, torch.Tensor] | None:
-        """Which rows of the table histories [K, n] (``recent_rows``) give something beside the product, and what.
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Which rows of the table histories [K, n] (``recent_rows``) give something beside the product, and what; of a
+        head that ``adds_scores``.
 
         around: ``transition_memory.items_around``, in training.
 
         Returns:
-            rows [K, r], 0 for none and some of them more than once, and scores [K, r]; or None, where nothing is given.
+            rows [K, r], 0 for none and some of them more than once, and scores [K, r].
         """
         terms = [] if self.repeat_term is None else [(recent, self.repeat_term(recent))]
         if self.transition_memory is not None:
             terms.append(self.transition_memory(recent, around))
-        if not terms:
-            return None
         rows, scores = (torch.cat(parts, dim=1) for parts in zip(*terms, strict=True))
         return rows, scores / self.config.temperature
 

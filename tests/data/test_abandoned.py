@@ -21,7 +21,7 @@ with spool_beside(pathlib.Path(sys.argv[1])) as spool:
     print(spool.folder, flush=True)
     time.sleep(60)
 """
-pytestmark = pytest.mark.skipif(os.name != "posix", reason="locks of files as on POSIX systems")
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="SIGKILL is sent as on POSIX systems")
 
 
 def make_old(folder: Path) -> None:
@@ -53,12 +53,13 @@ def test_a_killed_run_is_cleaned_up_by_the_next_and_a_live_one_is_not(tmp_path):
 def test_what_is_fresh_or_not_ours_stays(tmp_path):
     for name in (".d.spool-1", ".d.spool-2", ".d.spool-3", "d"):
         (tmp_path / name).mkdir()
-    with held(tmp_path / ".d.spool-1"):
-        pass  # ended just now
+    (tmp_path / ".d.spool-1" / "owner").touch()  # made just now
     with held(tmp_path / ".d.spool-2"), held(tmp_path / "d"):
         make_old(tmp_path / ".d.spool-2")
         make_old(tmp_path / "d")
         remove_abandoned(tmp_path, ".d.spool-")
     assert len(list(tmp_path.iterdir())) == 4  # the third has no owner's file: somebody else's
+    (tmp_path / ".d.spool-2" / "owner").touch()  # as a killed process leaves it
+    make_old(tmp_path / ".d.spool-2")
     remove_abandoned(tmp_path, ".d.spool-")
     assert sorted(path.name for path in tmp_path.iterdir()) == [".d.spool-1", ".d.spool-3", "d"]

@@ -4,17 +4,13 @@ A process holds a lock on a file in its folder as long as it lives; when it is k
 it. A process id would not do: it comes again, and means nothing on another machine that shares the disk.
 """
 
-import os
 import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-try:
-    import fcntl
-except ImportError:  # Windows: folders of killed processes stay
-    fcntl = None
+from filelock import FileLock, Timeout
 
 _OWNER = "owner"
 _FRESH = 60.0  # seconds that a folder is left alone: its owner may have made the file and not locked it yet
@@ -23,20 +19,17 @@ _FRESH = 60.0  # seconds that a folder is left alone: its owner may have made th
 @contextmanager
 def held(folder: Path) -> Iterator[None]:
     """``folder`` is in use until the context, or the process, ends."""
-    with (folder / _OWNER).open("w+b") as file:
-        if fcntl:
-            fcntl.flock(file, fcntl.LOCK_EX)
+    with FileLock(folder / _OWNER):
         yield
 
 
 def remove_abandoned(parent: Path, prefix: str) -> None:
     """Removes folders of ``parent`` that begin with ``prefix``, were ``held`` by a process and are no more."""
-    for folder in [one for one in parent.iterdir() if one.name.startswith(prefix)] if fcntl else ():
+    for folder in [one for one in parent.iterdir() if one.name.startswith(prefix)]:
         try:
-            with (folder / _OWNER).open("r+b") as file:
-                if time.time() - os.fstat(file.fileno()).st_mtime < _FRESH:
-                    continue
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if time.time() - (folder / _OWNER).stat().st_mtime < _FRESH:
+                continue
+            with FileLock(folder / _OWNER, timeout=0):
                 shutil.rmtree(folder, ignore_errors=True)
-        except OSError:  # held, or no folder of ours, or another process was quicker
+        except (OSError, Timeout):  # held, or no folder of ours, or another process was quicker
             continue
