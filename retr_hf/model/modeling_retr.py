@@ -20,7 +20,7 @@ from .head_retr import RetrHead
 from .hub import installed
 from .losses import in_batch_contrastive_loss, softmax_loss
 from .negatives_across_processes import gather_rows, unique_across_processes
-from .objectives import recommendation_loss
+from .objectives import raw_text_columns, recommendation_loss
 from .outputs import RetrOutput
 
 __all__ = ["RetrForPreTraining", "RetrForSequentialRecommendation", "RetrModel", "RetrOutput", "RetrPreTrainedModel"]
@@ -197,7 +197,10 @@ class RetrForPreTraining(RetrHead):
             everyone, row = unique_across_processes(candidates, table_item_ids)
             if added is not None:
                 added = torch.where(added[0] > 0, row[added[0]], -1), added[1]
-            loss = softmax_loss(queries, everyone, row[targets], num_items_in_batch, added=added)
+            constants = raw_text_columns(self.config)
+            loss = softmax_loss(
+                queries, everyone, row[targets], num_items_in_batch, added=added, constant_columns=constants
+            )
         else:
             loss = self._contrast(queries, candidates[targets], table_item_ids[targets], num_items_in_batch)
 

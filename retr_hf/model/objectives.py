@@ -54,8 +54,14 @@ def recommendation_loss(
     return LOSSES[config.objective](config, queries, items, targets, negatives, num_targets, item_counts, added)
 
 
+def raw_text_columns(config: RetrConfig) -> int:
+    """How many of an item's last columns are its raw text (``history_terms``): data, which has no gradient."""
+    return getattr(config, "text_size", 0) if getattr(config, "text_path", False) else 0
+
+
 def _softmax(config, queries, items, targets, negatives, num_targets, item_counts, added):
-    return softmax_loss(queries, items, targets, num_targets, added=added)
+    constants = raw_text_columns(config)
+    return softmax_loss(queries, items, targets, num_targets, added=added, constant_columns=constants)
 
 
 def _shared_negatives(config, items, item_counts):

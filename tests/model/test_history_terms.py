@@ -9,6 +9,7 @@ import torch
 from retr_hf.baselines.text_similarity import text_similarity
 from retr_hf.evaluation.histories import histories_of, rank_histories
 from retr_hf.evaluation.ranking import full_ranks
+from retr_hf.model import modeling_retr, objectives
 from retr_hf.model.configuration_retr import RetrConfig
 from retr_hf.model.history_terms import RepeatTerm, TextPath, recent_rows
 from retr_hf.model.losses import softmax_loss
@@ -190,6 +191,21 @@ def test_loss_is_that_of_the_scores_and_every_weight_learns(cls):
     assert model.text_path.gain.grad.abs() > 0
     for term in (model.text_path, model.repeat_term):
         assert (term.weights.grad[:4] != 0).all() and (term.weights.grad[4:] == 0).all()
+
+
+@pytest.mark.parametrize("cls", [RetrForSequentialRecommendation, RetrForPreTraining])
+def test_no_gradient_is_made_for_raw_texts(cls, monkeypatch):
+    """The last TEXT columns of a candidate are data: the loss is told so, by both heads."""
+    told = []
+    for module in (modeling_retr, objectives):
+        monkeypatch.setattr(module, "softmax_loss", lambda *a, **kw: told.append(kw) or softmax_loss(*a, **kw))
+    for text_path in (True, False):
+        model = build(cls, text_path=text_path, objective="softmax")
+        ids = torch.tensor([[3, 5, 7, 2]])
+        more = {} if cls is RetrForSequentialRecommendation else {"table_item_ids": torch.arange(ITEMS + 1)}
+        labels = torch.tensor([[5, 7, 2, 9]])
+        model(ids, torch.ones_like(ids), text_embeddings=text_table(), labels=labels, **more).loss.backward()
+    assert [kw["constant_columns"] for kw in told] == [TEXT, 0]
 
 
 def test_terms_start_as_configured_on_a_checkpoint_without_them(tmp_path):

@@ -76,6 +76,28 @@ def test_softmax_gives_the_gradients_that_are_needed(needed):
             torch.testing.assert_close(got, want)
 
 
+@pytest.mark.parametrize("autocast", [False, True])
+def test_constant_columns_count_in_the_score_and_have_no_gradient(autocast, monkeypatch):
+    queries, items, targets = vectors(23, 6), vectors(7, 6, seed=1), torch.arange(23) % 7
+    made = []
+    monkeypatch.setattr(losses.torch, "zeros_like", lambda x, **kw: made.append(x.shape) or x.new_zeros(x.shape, **kw))
+
+    def loss(q, e):
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
+            return softmax_loss(q, e, targets, logits_per_chunk=5 * 7, constant_columns=4)
+
+    got = value_and_gradients(loss, queries, items)
+    monkeypatch.undo()
+    learned = torch.tensor([1.0, 1, 0, 0, 0, 0])
+    exact = value_and_gradients(
+        lambda q, e: cross_entropy(q @ (e * learned + (e * (1 - learned)).detach()).T, targets), queries, items
+    )
+    for ours, theirs in zip(got, exact, strict=True):
+        torch.testing.assert_close(ours, theirs, **(dict(rtol=0.02, atol=0.01) if autocast else {}))
+    assert not got[2][:, 2:].any() and got[2][:, :2].any()
+    assert made == [(23, 6), (7, 2)]  # what is added up
+
+
 @pytest.mark.parametrize(("wanted", "products"), [(True, 3), (False, 1)])
 def test_softmax_multiplies_three_times_or_once(wanted, products):
     queries, items, targets = vectors(20, 4).requires_grad_(wanted), vectors(5, 4, seed=1), torch.arange(20) % 5
