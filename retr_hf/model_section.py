@@ -19,7 +19,7 @@ SHAPES = {  # what weights, or their meaning, depend on: fixed by a pre-trained 
     *("router", "router_hidden_size", "gumbel", "modulating_marks", "modulating_delta"),
     *("low_rank_interests", "local_type", "local_heads", "local_window"),
     *("sparse_pattern", "sparse_stride", "sparse_summary", "log_sparse_window"),
-    *("item_bias", "output_table", "direction", "output_transform"),
+    *("item_bias", "output_table", "direction", "positions_from", "output_transform"),
 }
 STAMPED = {"vocab_size", "text_size", "text_encoder", "catalog_hash", "max_position_embeddings"}
 TOKENS = {"pad_token_id", "bos_token_id", "eos_token_id", "tie_word_embeddings"}

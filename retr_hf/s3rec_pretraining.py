@@ -53,7 +53,7 @@ class S3RecConfig(BaselineConfig):
 
 
 BODY = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "hidden_act", "hidden_dropout",
-        "attention_dropout", "input_norm", "initializer_range")  # fmt: skip
+        "attention_dropout", "input_norm", "positions_from", "initializer_range")  # fmt: skip
 OWN = ("hidden_share", "aap_weight", "mip_weight", "map_weight", "sp_weight")
 ROUTER = tuple(key for key in RETR_KEYS if key.startswith(("router", "gumbel", "omega", "hierarchical")))
 S3REC_SCHEMA = {**S3REC_SETTINGS, "model": (S3RecConfig, (*BODY, *OWN, *ROUTER))}

@@ -43,8 +43,8 @@ class BehaviorCache:
 
     Raises:
         ValueError: a body whose past may change or is drawn at random (training, ``router_context="global"``,
-            ``router_sampling``), whose kernel takes no mask, or whose attention reads times or marks; no users; a
-            window the body has no positions for.
+            ``positions_from="last"``, ``router_sampling``), whose kernel takes no mask, or whose attention reads times
+            or marks; no users; a window the body has no positions for.
     """
 
     def __init__(self, body: RetrModel, item_embeddings: torch.Tensor, users: int, window: int | None = None):
@@ -221,6 +221,8 @@ def _require_fixed_past(body: RetrModel) -> None:
     config, problems = body.config, []
     if config.direction == "bidirectional":
         problems.append('direction="bidirectional" changes every past state with each item')
+    if config.positions_from == "last":
+        problems.append('positions_from="last" moves every past item with each new one; "first" does not')
     if body.training:
         problems.append("it is in training mode: call model.eval()")
     if config.router == "pathway" and config.router_context == "global":

@@ -138,7 +138,8 @@ class RetrModel(ItemReader, RetrPreTrainedModel):
         if route_generator is not None and self.training and any(layer.gradient_checkpointing for layer in self.layers):
             raise ValueError("gradient checkpointing draws the routes twice: leave route_generator out")
         layout, position_ids, mask = self._lay_out(inputs_embeds, attention_mask, position_ids, length_groups)
-        hidden_states = self.tokens(inputs_embeds, position_ids)
+        counted = layout.ages(position_ids) if self.config.positions_from == "last" else position_ids
+        hidden_states = self.tokens(inputs_embeds, counted)
 
         if output_routes is None:
             output_routes = getattr(self.config, "output_routes", False)
@@ -184,9 +185,10 @@ class RetrModel(ItemReader, RetrPreTrainedModel):
             if not layer.self_attn.differentiates_block:
                 layer.finish = torch.compile(layer.finish, dynamic=True)
 
-    def tokens(self, inputs_embeds: torch.Tensor, position_ids: torch.Tensor) -> torch.Tensor:
-        """What the first block reads, X = E[i] + P: inputs_embeds [..., d], position_ids [...] -> [..., d]."""
-        hidden_states = inputs_embeds + self.embed_positions(position_ids)
+    def tokens(self, inputs_embeds: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+        """What the first block reads, X = E[i] + P: inputs_embeds [..., d], positions [...], counted as the config
+        says, -> [..., d]."""
+        hidden_states = inputs_embeds + self.embed_positions(positions)
         if self.input_norm is not None:
             hidden_states = self.input_norm(hidden_states)
         return self.dropout(hidden_states)

@@ -21,6 +21,7 @@ OBJECTIVES = ("softmax", "sampled_softmax", "bpr", "bce", "gbce", "sce", "top1",
 SHARED_NEGATIVES = ("sampled_softmax", "top1", "top1_max", "bpr_max")
 NEGATIVE_SAMPLINGS = ("uniform", "popularity")
 SCORES = ("cosine", "dot")
+POSITIONS_FROM = ("first", "last")
 
 
 @strict
@@ -40,6 +41,9 @@ class RetrConfig(PreTrainedConfig):
         hidden_dropout, attention_dropout: probabilities after embeddings and sublayers, and on attention weights (None:
             the same).
         max_position_embeddings: longest history N the model reads.
+        positions_from: ``"first"`` counts positions from the oldest item, so that what was computed of the past stays
+            true when an item follows; ``"last"`` from the newest one, as histories padded on the left have it (the
+            authors of SASRec, BERT4Rec and S3-Rec), so that the step that is asked in serving has one position.
         input_norm: layer norm on item + position (RecBole's SASRec and UniSRec have it).
         direction: ``"causal"``; or ``"bidirectional"``, with ``attention="full"``, trained by cloze (BERT4Rec).
         attention: tenant of the attention slot (``attentions.ATTENTIONS``); its own settings follow.
@@ -113,16 +117,8 @@ class RetrConfig(PreTrainedConfig):
 
     model_type = "retr"
     # Outputs that Trainer does not gather; states and attention weights it does, for whom asks for them.
-    keys_to_ignore_at_inference = [
-        "last_hidden_state",
-        "item_embeddings",
-        "routes",
-        "keep_probabilities",
-        "omegas",
-        "data_loss",
-        "auxiliary_loss",
-        "position_ids",
-    ]
+    keys_to_ignore_at_inference = ["last_hidden_state", "item_embeddings", "routes", "keep_probabilities", "omegas",
+                                   "data_loss", "auxiliary_loss", "position_ids"]  # fmt: skip
     # Of FSDP2. Not the id table, as transformers has it: heads read it past its own forward.
     base_model_fsdp_plan = {"layers.*": "free_full_weight"}
 
@@ -136,6 +132,7 @@ class RetrConfig(PreTrainedConfig):
     layer_norm_eps: float = 1e-12
     initializer_range: float = 0.02
     max_position_embeddings: int = 50
+    positions_from: str = "first"
     input_norm: bool = True
     direction: str = "causal"
     attention: str = "full"
@@ -247,6 +244,7 @@ class RetrConfig(PreTrainedConfig):
             f"{name}={value!r}: expected one of {', '.join(map(repr, allowed))}"
             for name, value, allowed in (
                 ("direction", self.direction, DIRECTIONS),
+                ("positions_from", self.positions_from, POSITIONS_FROM),
                 ("attention", self.attention, ATTENTIONS),
                 ("local_type", self.local_type, LOCAL_TYPES),
                 ("sparse_pattern", self.sparse_pattern, SPARSE_PATTERNS),

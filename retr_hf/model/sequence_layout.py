@@ -41,6 +41,16 @@ class SequenceLayout(NamedTuple):
         end = torch.where(last, steps, steps.shape[1]).flip(1).cummin(dim=1).values.flip(1)
         return cls(valid, start, end)
 
+    def ages(self, position_ids: torch.Tensor) -> torch.Tensor:
+        """How many items of its own sequence follow each token: [B, N], from its place ``position_ids`` [B, N].
+
+        Padding has some place of its row, which nobody reads.
+        """
+        if self.packed:
+            return self.end - torch.arange(position_ids.shape[1], device=position_ids.device)
+        lengths = [part.sum(1, keepdim=True).repeat(1, part.shape[1]) for part in self.rectangles(self.valid)]
+        return (self.join(lengths, position_ids.shape) - 1 - position_ids).clamp(min=0)
+
     @property
     def packed(self) -> bool:
         """Whether a row holds several sequences that are no rectangles."""

@@ -39,7 +39,10 @@ def texts(model):
             ("torch",),
             dict(item_features="text+id", text_path=True, repeat_term=True, score_gain=1.0, transition_memory=3),
         ),
-        (("onnx", "torch"), dict(item_features="id", score="dot", router="random", router_init_keep=0.6)),
+        (
+            ("onnx", "torch"),
+            dict(item_features="id", score="dot", router="random", router_init_keep=0.6, positions_from="last"),
+        ),
     ],
     ids=["everything", "ids"],
 )

@@ -234,6 +234,7 @@ def test_bodies_that_cannot_be_served_item_by_item():
     refused(build().train(), "training mode")
     refused(build(router_context="global", every_step=False), 'router_context="global" changes every past route')
     refused(build(router_sampling=True), "router_sampling=True")
+    refused(build(positions_from="last"), 'positions_from="last" moves every past item')
     flash, timed = build(), build()
     flash.config._attn_implementation_internal = "flash_attention_2"
     refused(flash, "'flash_attention_2' takes no mask")

@@ -67,6 +67,42 @@ def test_next_item_training(router, objective, kernel):
     assert_all_equal(found)
 
 
+@pytest.mark.parametrize("kernel", ["sdpa", "eager"])
+def test_positions_from_the_last_item(kernel):
+    """In every layout, on either side of the padding: the last item has row 0 of the table, the one before it row 1."""
+    settings = dict(item_features="id", vocab_size=ITEMS + 1, router="none", positions_from="last")
+    model = make(attn_implementation=kernel, **settings)
+    found = []
+    for layout in LAYOUTS:
+        collate = NextItemCollator(ITEMS, lay_out=layout_named(layout, LENGTH))
+        found.append(loss_and_gradients(model, tensors(collate(histories(), np.random.default_rng(2), slice(None)))))
+    assert_all_equal(found)
+
+    read = []
+    model.model.tokens = lambda vectors, positions: (
+        read.append(positions.clone()) or type(model.model).tokens(model.model, vectors, positions)
+    )
+    left = torch.tensor([[0, 0, 7, 3], [5, 6, 7, 8]])
+    model(left, (left > 0).long())
+    right = torch.tensor([[7, 3, 0, 0], [5, 6, 7, 8]])
+    states = model.encode_users(right, (right > 0).long())
+    row = torch.tensor([[5, 6, 7, 8, 7, 3, 4, 0]])  # of three columns the second group's histories
+    model(row, (row > 0).long(), length_groups=[(1, 4), (2, 2)])
+    model(row[:, :6], length_groups=[(3, 2)])
+    model(row[:, :7], None, torch.tensor([[0, 1, 2, 3, 0, 1, 0]]))
+    assert read[0].tolist()[0][2:] == [1, 0] and read[0].tolist()[1] == [3, 2, 1, 0]
+    assert read[1].tolist()[0][:2] == [1, 0] and read[1].tolist()[1] == [3, 2, 1, 0]
+    assert read[2].tolist()[0][:7] == [3, 2, 1, 0, 1, 0, 0] and read[3].tolist() == [[1, 0, 1, 0, 1, 0]]
+    assert read[4].tolist() == [[3, 2, 1, 0, 1, 0, 0]]
+
+    table = model.model.embed_positions.weight
+    with torch.no_grad():  # a history as rows 0 .. n - 1 turned round, in a model that counts from the first
+        first = make(attn_implementation=kernel, **settings | {"positions_from": "first"})
+        first.load_state_dict(model.state_dict())
+        first.model.embed_positions.weight[:4] = table[:4].flip(0)
+    torch.testing.assert_close(first.encode_users(right[1:], torch.ones(1, 4)), states[1:])
+
+
 @pytest.mark.parametrize("router", ["pathway", "random", "none"])
 def test_one_pass_has_the_gradient_of_a_row_for_every_prefix(router):
     model, whole = make(router=router), histories()
