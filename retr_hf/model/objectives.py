@@ -56,7 +56,7 @@ def recommendation_loss(
 
 def raw_text_columns(config: RetrConfig) -> int:
     """How many of an item's last columns are its raw text (``history_terms``): data, which has no gradient."""
-    return getattr(config, "text_size", 0) if getattr(config, "text_path", False) else 0
+    return config.text_size if config.text_path else 0
 
 
 def _softmax(config, queries, items, targets, negatives, num_targets, item_counts, added):
