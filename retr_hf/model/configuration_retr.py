@@ -42,8 +42,8 @@ class RetrConfig(PreTrainedConfig):
             the same).
         max_position_embeddings: longest history N the model reads.
         positions_from: ``"first"`` counts positions from the oldest item, so that what was computed of the past stays
-            true when an item follows; ``"last"`` from the newest one, as histories padded on the left have it (the
-            authors of SASRec, BERT4Rec and S3-Rec), so that the step that is asked in serving has one position.
+            true when an item follows; ``"last"`` from the newest one, so that the step that is asked in serving has one
+            position: the authors of SASRec and S3-Rec pad on the left.
         input_norm: layer norm on item + position (RecBole's SASRec and UniSRec have it).
         direction: ``"causal"``; or ``"bidirectional"``, with ``attention="full"``, trained by cloze (BERT4Rec).
         attention: tenant of the attention slot (``attentions.ATTENTIONS``); its own settings follow.

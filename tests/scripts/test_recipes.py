@@ -151,13 +151,14 @@ def test_every_intra_domain_system_runs(path, shop, tmp_path, monkeypatch, capsy
     assert [row.metrics for row in one] == [row.metrics for row in other] and len(one) == 3
 
 
-@pytest.mark.parametrize("name", ["intra", "ablations", "ablations_synthetic"])
+@pytest.mark.parametrize("name", ["intra", "intra_small", "ablations", "ablations_synthetic"])
 def test_grids_without_pretraining_are_planned(name, shop, tmp_path, monkeypatch):
     """All their runs, on a domain of the layout: none is ruled out, and no two are the same run."""
     monkeypatch.chdir(ROOT)
     change = ["seeds=[0]", f"output={tmp_path}/grid"]
-    change += ["finetune=[recipes/intra/beauty.yaml]"] if name == "intra" else []
-    change += [f"finetune_overrides=['data.domains=[{shop}]']"]
+    change += ["finetune=[recipes/intra/beauty.yaml]"] if name.startswith("intra") else []
+    own = load_recipe(FOLDER / "grids" / f"{name}.yaml", [], {"": GridSettings}).run.finetune_overrides
+    change += [f"finetune_overrides={[*own, f'data.domains=[{shop}]']}"]
     s3rec = "recipes/intra/systems/s3rec.yaml"
     on_shop = tmp_path / "shop.yaml"
     on_shop.write_text(f"extends: {S3REC[0]}\ndata:\n  domain: {shop}\n", encoding="utf-8")
@@ -167,7 +168,7 @@ def test_grids_without_pretraining_are_planned(name, shop, tmp_path, monkeypatch
     two_stages = grid.systems.count(s3rec) + sum(variant[1] == s3rec for variant in grid.variants)
     runs = len({*grid.systems}) + len(grid.variants) + len(grid.baselines) + two_stages
     assert plan.left_out == [] and len(plan.jobs) == runs
-    assert two_stages == {"intra": 1, "ablations": 2, "ablations_synthetic": 0}[name]
+    assert two_stages == {"intra": 1, "intra_small": 0, "ablations": 2, "ablations_synthetic": 0}[name]
     recipes = [str(job.recipe["model"]) + str(job.recipe["data"]) for job in plan.jobs if hasattr(job, "recipe")]
     assert len(set(recipes)) == len(recipes)
     every = {str(path.relative_to(ROOT)) for path in INTRA_SYSTEMS}
@@ -181,7 +182,7 @@ def test_every_pretraining_on_a_target_is_of_an_intra_domain_recipe(path):
     theirs = load(FOLDER / "intra" / path.name, FOLDER / "intra" / "systems" / "s3rec.yaml")
     assert f"scripts/s3rec.py {path.relative_to(ROOT)}" in opening(path)
     assert [ours["data"].domain] == theirs["data"].domains and ours["data"].max_length == theirs["data"].max_length
-    assert ours["model"]["hidden_size"] == theirs["model"]["hidden_size"]
+    assert all(ours["model"][key] == theirs["model"][key] for key in ("hidden_size", "positions_from"))
     for grid in ("intra", "ablations"):
         assert str(path.relative_to(ROOT)) in (FOLDER / "grids" / f"{grid}.yaml").read_text(encoding="utf-8")
 
