@@ -99,9 +99,9 @@ class RetrConfig(PreTrainedConfig):
             ``text_path_weight`` for the last item, times ``text_path_decay`` for each one before, and the body's own
             score at ``score_gain``: with 0 the untrained model is the text-similarity recommender.
         repeat_term: what an item of the history adds to its own score, learned, from ``repeat_term_start`` on.
-        transition_memory: how many neighbours an item has in the counts of what follows what (``transition_memory``),
-            0 for none; ``transition_memory_weight`` is what its score counts at first. Only where an id table says
-            which catalogue is meant: a model of texts alone, as in pre-training, is built without.
+        transition_memory: neighbours an item has in the counts of what stands near what (``transition_memory``), 0 for
+            none; ``transition_memory_weight`` is what its score counts at first. Only where an id table says which
+            catalogue is meant: a model of texts alone, as in pre-training, is built without.
         every_step: every item after the first is a target (one pass); False reads the last position alone.
         cloze_share, cloze_last_share: of a bidirectional body: the share ρ of a history's items that are hidden, and of
             histories that hide their last one alone.

@@ -10,7 +10,7 @@ import torch
 from retr_hf.evaluation.histories import rank_histories
 from retr_hf.model.configuration_retr import RetrConfig
 from retr_hf.model.modeling_retr import RetrForPreTraining, RetrForSequentialRecommendation
-from retr_hf.model.transition_memory import AGES, TransitionMemory, items_around
+from retr_hf.model.transition_memory import AGES, DECAY, TransitionMemory, items_around
 
 ITEMS, LENGTH = 14, 6
 
@@ -35,7 +35,7 @@ def counted(rows):
             for steps in (1, 2, 3):
                 if place + steps < len(row) and row[place + steps] != item:
                     counts[item, row[place + steps]] += 1 / steps
-                    counts[row[place + steps], item] += 0.5 / steps
+                    counts[row[place + steps], item] += 1 / steps
     return counts
 
 
@@ -102,7 +102,7 @@ def test_scores_by_hand():
     columns, given = memory(rows)
     for row, (column, score) in enumerate(zip(columns, given, strict=True)):
         got = torch.zeros(ITEMS + 1).index_add(0, column, score).detach().numpy()
-        want = sum(memory.start * 0.5**age * remembered(memory)[int(item)] for age, item in enumerate(rows[row]))
+        want = sum(memory.start * DECAY**age * remembered(memory)[int(item)] for age, item in enumerate(rows[row]))
         np.testing.assert_allclose(got[1:], want[1:], atol=1e-6)
 
 
@@ -112,7 +112,8 @@ def test_items_around_stay_in_their_history():
     positions = torch.tensor([[0, 1, 2, 0, 1, 0]])  # 5 6 7 -> 1 | 8 9 -> 2
     got = items_around(ids, labels, positions, torch.tensor([0, 2, 3, 4]))
     before = AGES + 2
-    assert got[:, : before + 1].tolist() == [[0] * 5 + [5], [0] * 3 + [5, 6, 7], [0] * 5 + [8], [0] * 4 + [8, 9]]
+    wanted = [[5], [5, 6, 7], [8], [8, 9]]
+    assert got[:, : before + 1].tolist() == [[0] * (before + 1 - len(row)) + row for row in wanted]
     assert got[:, before + 1 :].tolist() == [[6, 7, 1], [1, 0, 0], [9, 2, 0], [2, 0, 0]]
 
 
@@ -129,7 +130,7 @@ def test_in_training_a_history_does_not_find_itself():
         for step in places.tolist():
             got = torch.zeros(ITEMS + 1).index_add(0, columns[step], given[step]).detach().numpy()
             read = [(age, int(item)) for age, item in enumerate(recent[step]) if item]
-            want = sum(memory.start * 0.5**age * others[item] for age, item in read)
+            want = sum(memory.start * DECAY**age * others[item] for age, item in read)
             np.testing.assert_allclose(got[1:], want[1:], atol=1e-5)
 
 
@@ -157,7 +158,7 @@ def test_the_head_adds_it_to_the_product(terms):
     model.transition_memory.weights.data.zero_()
     added = (got - model(ids).logits[0])[1:] * model.config.temperature
     dense = remembered(model.transition_memory)
-    want = sum(1.5 * 0.5**age * dense[item] for age, item in enumerate([9, 3, 4]))
+    want = sum(1.5 * DECAY**age * dense[item] for age, item in enumerate([9, 3, 4, 3]))
     np.testing.assert_allclose(added.detach(), want[1:], atol=1e-4)
 
 
@@ -199,7 +200,7 @@ def test_a_checkpoint_without_it_gets_an_empty_one(tmp_path):
     config.transition_memory = 4
     model = RetrForSequentialRecommendation.from_pretrained(tmp_path, config=config)
     assert not model.transition_memory.strengths.any() and not model.transition_memory.neighbours.any()
-    assert model.transition_memory.weights.tolist() == pytest.approx([1.5, 0.75, 0.375])
+    assert model.transition_memory.weights.tolist() == pytest.approx([1.5 * DECAY**age for age in range(AGES)])
 
 
 def test_new_items_have_no_neighbours():
@@ -236,4 +237,4 @@ def test_the_weights_learn():
     ids = torch.tensor([[3, 4, 9, 2]])
     model(ids, labels=torch.tensor([[4, 9, 2, 5]])).loss.backward()
     gradient = model.transition_memory.weights.grad
-    assert gradient.abs().min() > 0 and math.isfinite(float(gradient.sum()))
+    assert gradient[:4].abs().min() > 0 and not gradient[4:].any() and math.isfinite(float(gradient.sum()))
