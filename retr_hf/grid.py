@@ -227,10 +227,10 @@ class Plan:
             f"init={inline(None if start is None else str(start.path))}",
         ]
         recipe = _load(target.recipe, [*overrides, "training.freeze=none"], "finetune", system.file)
-        if start is None:  # the twin is the model that would have been loaded, to the last line
-            missing = {key: value for key, value in shape.items() if key not in recipe["model"]}
-            overrides += [f"model.{key}={inline(value)}" for key, value in missing.items()]
-            overrides += ["training.freeze=none"]
+        # The twin is the model that would have been loaded, to the last line; so both say the same.
+        missing = {key: value for key, value in shape.items() if key not in recipe["model"]}
+        overrides += [f"model.{key}={inline(value)}" for key, value in missing.items()]
+        overrides += ["training.freeze=none"] if start is None else []
         obstacle = _obstacle({**shape, **recipe["model"]}, [target], carried=system.carried and start is not None)
         if obstacle:
             sentence = f"{recipe.name} on {target.domain.name}, {label}: {obstacle}"

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from .report.results import read_rows
+from .report.results import ResultRow, read_rows
 from .training.recipe import Recipe
 from .training.run_folder import RUN_FILE, RunFolder
 
@@ -35,6 +35,10 @@ class TrainingJob:
             return False
         self.folder.require_same(self.recipe)
         return True
+
+    def made(self, row: ResultRow) -> bool:
+        """Whether a result row is of this run's folder."""
+        return row.model == str(self.folder.path)
 
     def took(self) -> float | None:
         """Seconds from start to end; None of a run that was interrupted."""
@@ -67,9 +71,12 @@ class EvaluationJob:
         """Whether its rows are there, of this model and not of an older one. DataError: rows that cannot be read."""
         since = None if self.start is None else _moment(_about(self.start), "finished")
         return self.rows.is_file() and any(
-            row.system == self.system and row.domain == self.domain and (since is None or row.when >= since)
-            for row in read_rows(self.rows)
+            self.made(row) and (since is None or row.when >= since) for row in read_rows(self.rows)
         )
+
+    def made(self, row: ResultRow) -> bool:
+        """Whether a result row is of this system on this domain."""
+        return row.system == self.system and row.domain == self.domain
 
     def took(self) -> None:
         """Not known."""

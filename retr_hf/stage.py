@@ -31,6 +31,12 @@ from .training.run_folder import RUN_FILE, RunFolder
 from .training.settings import SETTINGS, VALIDATORS
 
 SCHEMA = {**SETTINGS, "model": MODEL_SECTION}
+# Overrides that a result row tells in a place of its own, or that cannot change a result.
+TOLD_ELSEWHERE = {
+    *("name", "description", "expected", "output", "seed", "init", "results", "data.domains"),
+    *("training.freeze", "training.progress", "training.trackers", "training.save_every"),
+    *("evaluation.cutoffs", "evaluation.batch_size", "evaluation.test"),
+}
 
 
 def command_line(description: str, default_recipe: str | None = None) -> argparse.Namespace:
@@ -165,10 +171,16 @@ def start_run(recipe: Recipe, folder: RunFolder, args: argparse.Namespace) -> Ac
     return accelerator
 
 
+def recipe_as_run(recipe: Recipe) -> str:
+    """The files of a recipe and what the command line changed in them, joined by " + ": what a result row tells."""
+    changes = (f"{key}={value}" for key, value in recipe.overrides.items() if key not in TOLD_ELSEWHERE)
+    return " + ".join([recipe.source, *changes])
+
+
 def _about_run(recipe: Recipe, accelerator: Accelerator) -> dict:
     return {
         "name": recipe.name,
-        "recipe": recipe.source,
+        "recipe": recipe_as_run(recipe),
         "seed": recipe.run.seed,
         "command": " ".join(sys.argv),
         "started": environment()["date"],

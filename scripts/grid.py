@@ -66,7 +66,7 @@ def main() -> None:
             queue.run()
     except KeyboardInterrupt:
         interrupted = True
-    write_table(plan, grid, queue.failed, args.figure)
+    write_table(plan, grid, queue, args.figure)
     for name, reason in queue.failed.items():
         print(f"failed: {name}: {reason}", file=sys.stderr)
     if interrupted:
@@ -74,11 +74,17 @@ def main() -> None:
     sys.exit(130 if interrupted else 1 if queue.failed else 0)
 
 
-def write_table(plan: Plan, grid: GridSettings, failed: dict[str, str], figure: Path | None) -> None:
-    """The table of the rows that are there, and what is missing in it and why."""
-    if not plan.rows.is_file():
+def write_table(plan: Plan, grid: GridSettings, queue: JobQueue, figure: Path | None) -> None:
+    """The table of the rows that are there, and what is missing in it and why.
+
+    What a job left that is not done, or not any more, is no row of it: it was made with another recipe or model.
+    """
+    rows = read_rows(plan.rows) if plan.rows.is_file() else []
+    undone = [job for job in plan.jobs if job.name not in queue.finished]
+    rows = [row for row in rows if not any(job.made(row) for job in undone)]
+    if not rows:
         return
-    rows = read_rows(plan.rows)
+    failed = queue.failed
     about = [grid.description, f"Pre-trained with {grid.pretrain}." if grid.pretrain else "From scratch."]
     missing = [f"- {sentence}" for sentence in plan.left_out] + [
         f"- {name}: {reason}" for name, reason in failed.items()

@@ -31,7 +31,7 @@ from retr_hf.data.training_sequences import TrainingSequences
 from retr_hf.errors import RecipeError, TrainingError
 from retr_hf.evaluation.metrics import metrics_from_ranks
 from retr_hf.report.results import append_rows, environment
-from retr_hf.stage import print_metrics, ranks_of_split, require_splits, result_rows, run
+from retr_hf.stage import print_metrics, ranks_of_split, recipe_as_run, require_splits, result_rows, run
 from retr_hf.training.recipe import builds, describe_schema, load_recipe
 from retr_hf.training.run_folder import RunFolder, newest, replace_folder
 from retr_hf.training.settings_recguru import RECGURU_SETTINGS, RECGURU_VALIDATORS
@@ -66,7 +66,7 @@ def main() -> None:
         folder.require_same(recipe)
         print(f"{folder.path}: this run is finished, nothing to do")
         return
-    about = {"name": recipe.name, "recipe": recipe.source, "seed": recipe.run.seed, "command": " ".join(sys.argv)}
+    about = {"name": recipe.name, "recipe": recipe_as_run(recipe), "seed": recipe.run.seed, "command": " ".join(sys.argv)}
     about |= {"started": environment()["date"], "finished": None, "device": str(accelerator.device), **environment()}
     folder.open(recipe, about, args.resume, args.overwrite)
     for side, stream in streams.items():
@@ -89,7 +89,7 @@ def main() -> None:
         told = {"steps": progress.done, "best_step": progress.best_step, "stopped_early": progress.stopped_early}
         told |= {f"validation {recipe['training'].metric}": progress.best, "fix_enc": recipe["training"].fix_enc}
         rows = result_rows(
-            ranks("test"), target, evaluation.cutoffs, recipe=recipe.source, system=recipe.name, sources=names,
+            ranks("test"), target, evaluation.cutoffs, recipe=recipe_as_run(recipe), system=recipe.name, sources=names,
             seed=recipe.run.seed, model=str(folder.path), settings=told,
         )  # fmt: skip
         if recipe.run.results:

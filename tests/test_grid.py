@@ -16,6 +16,7 @@ from retr_hf.grid import GridSettings, Plan
 from retr_hf.job_queue import JobQueue
 from retr_hf.model.configuration_retr import RetrConfig
 from retr_hf.report.results import read_rows
+from retr_hf.stage import recipe_as_run
 from retr_hf.training.run_folder import RUN_FILE
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -122,7 +123,7 @@ def test_the_twin_is_the_model_that_would_have_been_loaded(here):
     assert one["init"] == "runs/grid/pretrain/plain" and other["init"] is None
     assert one["training"].pop("freeze") == "backbone" and other["training"].pop("freeze") == "none"
     differing = {key for key in one if one[key] != other[key]}
-    assert differing == {"init", "output", "model"} and carried.source == scratch.source
+    assert differing == {"init", "output"} and recipe_as_run(carried) == recipe_as_run(scratch)
     words = jobs["camping/plain/scratch-0"].command()
     assert words[1:3] == ["finetune.yaml", "plain.yaml"] and {"init=null", "training.freeze=none", "--resume"} <= {
         *words
@@ -226,7 +227,8 @@ def test_a_whole_grid(here, monkeypatch, capsys):
         ("Plain", ("music",)), ("Plain", ()), ("Plain zero-shot", ("music",)), ("Ids", ()),
     }  # fmt: skip
     twins = {row.recipe for row in rows if row.system == "Plain"}
-    assert twins == {"finetune.yaml + plain.yaml"}
+    shape = [f"model.{key}=" for key in ("hidden_size", "intermediate_size", "num_attention_heads", "num_experts")]
+    assert len(twins) == 1 and all(part in min(twins) for part in ["finetune.yaml + plain.yaml + ", *shape])
     assert run() == []
 
     # A run that was broken off is done again, and so is all that hangs on an older pre-trained model.
@@ -289,3 +291,10 @@ def test_the_script_prints_what_is_left_and_writes_the_table(here, monkeypatch, 
     assert code == 0 and "[4/4]" not in told.err and Path("d.png").stat().st_size
     table = Path("runs/y/table.md").read_text()
     assert "SYNTHETIC" in table and "| Plain zero-shot" in table and "n=1)" in table
+
+    # What another recipe left is told, and is no row of this one's table.
+    longer = f"finetune_overrides={overrides[len(only)].partition('=')[2][:-1]}, training.epochs=9]"
+    code, told = script("grid.yaml", *overrides, longer, "output=runs/y")
+    assert code == 1 and "another recipe" in told.err
+    table = Path("runs/y/table.md").read_text()
+    assert "| Plain zero-shot" in table and "(n=1)" not in table and "another recipe" in table

@@ -48,10 +48,12 @@ class Recipe:
             equal, whatever their files.
         sections: section name -> settings object, "" for the top-level settings. A section that the schema gives as a
             pair (dataclass, names) is a plain dict of the keys that were given.
+        overrides: key -> value of the command line, both as they were written there.
     """
 
     source: str = dataclasses.field(compare=False)
     sections: Mapping[str, Any]
+    overrides: Mapping[str, str] = dataclasses.field(default_factory=dict, compare=False)
 
     def __getitem__(self, section: str) -> Any:
         return self.sections[section]
@@ -129,7 +131,8 @@ def load_recipe(
         if name in sections:
             sections[name] = choice | sections[name]
     problems += _unknown_top(given, origin, schema)
-    recipe = Recipe(" + ".join(map(str, [path, *systems])), sections)
+    said = {key.strip(): value.strip() for key, _, value in (override.partition("=") for override in overrides)}
+    recipe = Recipe(" + ".join(map(str, [path, *systems])), sections, said)
     for validate in validators:
         problems += _validate(validate, recipe, schema)
     if problems:
