@@ -181,7 +181,7 @@ class BaselineModel(ItemReader, RetrPreTrainedModel):
 
     def compile_blocks(self) -> None:
         """Hands the network to torch.compile, for any number of tokens."""
-        self.network = torch.compile(self.network, dynamic=True)
+        self.network.compile(dynamic=True)  # in place: checkpoints do not hear of it
 
 
 class BaselineForSequentialRecommendation(RetrForSequentialRecommendation):

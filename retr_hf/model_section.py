@@ -6,7 +6,9 @@
 
 from collections.abc import Mapping
 from dataclasses import fields
+from pathlib import Path
 
+from transformers import AutoConfig
 from transformers.configuration_utils import PreTrainedConfig
 
 from .baseline_models import BASELINES
@@ -14,9 +16,10 @@ from .model.configuration_retr import RetrConfig
 from .training.recipe import OneOf
 
 SHAPES = {  # what weights, or their meaning, depend on: fixed by a pre-trained model
-    *("hidden_size", "num_hidden_layers", "intermediate_size", "input_norm", "attention", "num_experts"),
-    "text_whitening",
-    *("router", "router_hidden_size", "gumbel", "modulating_marks", "modulating_delta"),
+    *("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "hidden_act", "input_norm"),
+    *("attention", "num_experts", "text_whitening", "score"),
+    *("router", "router_hidden_size", "hierarchical_route", "gumbel", "omega_activation"),
+    *("modulating_marks", "modulating_delta"),
     *("low_rank_interests", "local_type", "local_heads", "local_window"),
     *("sparse_pattern", "sparse_stride", "sparse_summary", "log_sparse_window"),
     *("item_bias", "output_table", "direction", "positions_from", "output_transform"),
@@ -49,6 +52,16 @@ def model_config(model_type: str = RetrConfig.model_type, **values) -> RetrConfi
         huggingface_hub StrictDataclassError: see ``RetrConfig``.
     """
     return FAMILIES[model_type][0](**values)
+
+
+def config_on_top(start: str | Path, model_type: str | None = None, **values) -> RetrConfig:
+    """The config of a pre-trained model's folder with the values of a model section in it.
+
+    Raises:
+        huggingface_hub StrictDataclassError: see ``RetrConfig``.
+    """
+    kind = type(AutoConfig.from_pretrained(start))
+    return kind.from_dict(kind.get_config_dict(start)[0] | values)
 
 
 def same_family(config: RetrConfig, model: Mapping) -> bool:

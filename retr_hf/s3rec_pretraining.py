@@ -89,12 +89,13 @@ class S3RecForPreTraining(RetrPreTrainedModel):
         other_segment_ids: torch.LongTensor,
         sequence_ends: torch.LongTensor,
         length_groups: tuple[tuple[int, int], ...] | None = None,
+        position_ids: torch.LongTensor | None = None,
         item_attributes: torch.Tensor | None = None,
         num_items_in_batch: int | torch.Tensor | None = None,
     ) -> S3RecOutput:
         """The weighted sum of the objectives over the histories of the global batch.
 
-        input_ids ... length_groups: what ``data.s3rec.S3RecCollator`` makes.
+        input_ids ... position_ids: what ``data.s3rec.S3RecCollator`` makes.
         item_attributes: bool [num_items + 1, A].
         num_items_in_batch: histories of the global batch; None means those of this call.
         """
@@ -102,7 +103,7 @@ class S3RecForPreTraining(RetrPreTrainedModel):
 
         def read(ids, **ends):
             outputs = self.model(
-                ids, attention_mask, item_embeddings=table, length_groups=length_groups, **ends
+                ids, attention_mask, position_ids, item_embeddings=table, length_groups=length_groups, **ends
             ).last_hidden_state
             return outputs.flatten(0, 1)
 

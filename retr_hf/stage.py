@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 from accelerate import Accelerator
@@ -24,7 +25,7 @@ from .evaluation.metrics import metrics_from_ranks
 from .model.configuration_retr import RetrConfig
 from .model.hub import local_folder
 from .model.item_catalog import ItemCatalog
-from .model_section import MODEL_SECTION, SHAPES, model_config, same_family
+from .model_section import MODEL_SECTION, SHAPES, config_on_top, model_config, same_family
 from .report.results import ResultRow, environment
 from .training.recipe import Recipe, builds, describe_schema, load_recipe
 from .training.run_folder import RUN_FILE, RunFolder
@@ -120,10 +121,9 @@ def open_recipe(args: argparse.Namespace, task: str) -> Recipe:
             asked = recipe["model"]["model_type"]
             return [f"init: {start} is a {family} model, and the recipe asks for model.model_type={asked}"]
 
-        def on_top(model_type=family, **values):
-            return type(config).from_pretrained(start, **values)
-
-        return builds("model", on_top)(recipe) + [
+        if recipe["training"].freeze == "backbone" and family != RetrConfig.model_type:
+            return [f"training.freeze: a {family} model has no blocks and positions to freeze; take it out"]
+        return builds("model", partial(config_on_top, start))(recipe) + [
             f"model.{name}: {value!r}, but the pre-trained model has {getattr(config, name)!r}; leave it out"
             for name, value in given.items()
             if name in SHAPES and value != getattr(config, name)
@@ -245,7 +245,8 @@ def ranks_of_split(
 
 
 def about_routes(model, domain: PreparedDomain, text_embeddings, max_length: int) -> dict[str, list[float]]:
-    """What the routers do with the test histories, a number a block: the share of behaviours kept, mean α, mean ω.
+    """What the routers do with the test histories, a number a block: the share of behaviours kept, mean α, mean ω; of a
+    bidirectional body also the share of histories whose [mask] is kept, which may ask what comes next.
 
     Where the world is known also "pathway AUC", how well α finds the behaviours that decide the test target; left out
     where the model reads only behaviours of one kind. Nothing without a learned router.
@@ -254,6 +255,7 @@ def about_routes(model, domain: PreparedDomain, text_embeddings, max_length: int
         return {}
     found = routings(model, model.encode_catalog(text_embeddings), split_for(model.config, domain, "test"), max_length)
     told = {"routes kept": found.routes, "α": found.keep_probabilities, "ω": found.omegas}
+    told |= {} if found.at_mask is None else {"[mask] kept": found.at_mask}
     about = {name: [round(float(block.mean()), 4) for block in values] for name, values in told.items()}
     if is_synthetic(domain):
         pivotal = domain.pivotal("test")[0][found.places]

@@ -64,9 +64,14 @@ class NextItemDataCollator:
 
         Raises:
             DataError: rows without ``item_ids``, without a target or without times that the model reads; items that the
-                catalogue does not hold.
+                catalogue does not hold; training rows for a bidirectional body, which would read its targets.
         """
         rows, labelled = _with_targets(rows)
+        if not labelled and self.config.direction == "bidirectional":
+            raise DataError(
+                'direction="bidirectional" is trained by cloze, whose batches this collator does not make: train it '
+                "with scripts/finetune.py; rows with labels can be evaluated"
+            )
         batch = _ragged(rows, self.config, labelled)
         _check_items(batch.tokens, self.num_items, "the catalogue")
         collate = self.evaluation if labelled else self.training

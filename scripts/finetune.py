@@ -34,7 +34,7 @@ from retr_hf.model.item_catalog import ItemCatalog
 from retr_hf.model.objectives import NEEDS_NEGATIVES
 from retr_hf.model.processing_retr import RetrProcessor, check_catalog
 from retr_hf.model.text_whitening import text_table
-from retr_hf.model_section import model_config
+from retr_hf.model_section import config_on_top, model_config
 from retr_hf.report.model_card import write_model_card
 from retr_hf.report.results import append_rows, environment
 from retr_hf.stage import (
@@ -208,8 +208,7 @@ def build_model(recipe, catalog: ItemCatalog) -> tuple[RetrHead, list[str]]:
     check_catalog(config, catalog)
     if length > config.max_position_embeddings:
         raise DataError(f"data.max_length={length}: {start} reads {config.max_position_embeddings} items at most")
-    for name, value in ((name, value) for name, value in recipe["model"].items() if name != "model_type"):
-        setattr(config, name, value)
+    config = config_on_top(start, **recipe["model"])
     stamp(config, catalog)
     transformers_logging.set_verbosity_error()  # its report of a new id table reads like a mistake; we check ourselves
     head = AutoModelForSequenceClassification

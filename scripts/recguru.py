@@ -66,7 +66,12 @@ def main() -> None:
         folder.require_same(recipe)
         print(f"{folder.path}: this run is finished, nothing to do")
         return
-    about = {"name": recipe.name, "recipe": recipe_as_run(recipe), "seed": recipe.run.seed, "command": " ".join(sys.argv)}
+    about = {
+        "name": recipe.name,
+        "recipe": recipe_as_run(recipe),
+        "seed": recipe.run.seed,
+        "command": " ".join(sys.argv),
+    }
     about |= {"started": environment()["date"], "finished": None, "device": str(accelerator.device), **environment()}
     folder.open(recipe, about, args.resume, args.overwrite)
     for side, stream in streams.items():

@@ -68,6 +68,8 @@ def main() -> None:
         f"{recipe.name} on {domain.name}: {len(sequences):,} prefixes, {domain.num_items:,} items, "
         f"{config.num_attributes:,} attributes"
     )
+    if settings.compile:
+        model.model.compile_blocks()
     constants = {} if attributes is None else {"item_attributes": torch.from_numpy(attributes)}
     progress = train(
         model, batches, settings, folder, accelerator, seed=recipe.run.seed, constants=constants, resume=args.resume

@@ -108,3 +108,13 @@ def test_ranks_are_those_of_the_logits(name):
     for rank, each in zip(ranks, ids, strict=True):
         scores = model(each[None, :-1]).logits[0]
         assert rank == 1 + int((scores > scores[each[-1]]).sum())
+
+
+@pytest.mark.parametrize("name", FAMILY)
+def test_compiling_and_cutting_histories_change_no_weight(name):
+    model = build(name)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    model.model.compile_blocks()
+    model.cut_positions(8)
+    assert model.config.max_position_embeddings == 8
+    torch.testing.assert_close(dict(model.state_dict()), before)

@@ -300,6 +300,10 @@ class TestRows:
             self.collate(domains, [{"item_ids": [1, 2], "labels": 2}, {"item_ids": [1, 2]}])
         with pytest.raises(DataError, match=r"holds item 21, the catalogue has 1 \.\. 20"):
             self.collate(domains, [{"item_ids": [1, 21]}])
+        bidirectional = {"direction": "bidirectional", "router": "none"}
+        assert len(self.collate(domains, [{"item_ids": [1], "labels": 2}], **bidirectional)["input_ids"]) == 1
+        with pytest.raises(DataError, match="trained by cloze, whose batches this collator does not make"):
+            self.collate(domains, [{"item_ids": [1, 2]}], **bidirectional)
 
 
 class TestCatalog:

@@ -87,13 +87,15 @@ def rank_histories(
 class Routings(NamedTuple):
     """What the routers decide about every behaviour that the model reads.
 
-    Hard route R, α and ω, float [blocks, n] each, and the places int64 [n] of these behaviours in ``item_ids``.
+    Hard route R, α and ω, float [blocks, n] each, and the places int64 [n] of these behaviours in ``item_ids``; of a
+    bidirectional body also R of the [mask] behind each history, which is what asks for the next item: [blocks, U].
     """
 
     routes: np.ndarray
     keep_probabilities: np.ndarray
     omegas: np.ndarray
     places: np.ndarray
+    at_mask: np.ndarray | None = None
 
 
 @torch.no_grad()
@@ -107,19 +109,39 @@ def routings(model, item_embeddings: torch.Tensor, sequences, max_length: int = 
         ValueError: the model has no router.
     """
     parts: tuple[list[np.ndarray], ...] = ([], [], [])
-    places = []
+    places, at_mask = [], []
     read = np.minimum(np.diff(sequences.offsets) - 1, max_length)
     users = np.argsort(read, kind="stable")
+    causal = model.config.direction == "causal"
     with _evaluating(model):
         for part in _batches(read[users], batch_size):
             row = _read_histories(sequences, users[part], read[users[part]], item_embeddings.device)
-            output = model.model(item_embeddings=item_embeddings, output_routes=True, **row.inputs)
+            inputs, read_places, masks = (row.inputs, row.places, []) if causal else _asked(model, row)
+            output = model.model(item_embeddings=item_embeddings, output_routes=True, **inputs)
             if output.routes is None:
                 raise ValueError("this model has no router: there are no routes")
             for kept, blocks in zip(parts, (output.routes, output.keep_probabilities, output.omegas), strict=True):
-                kept.append(torch.cat(blocks).float().cpu().numpy())
-            places.append(row.places)
-    return Routings(*(np.concatenate(part, axis=1) for part in parts), np.concatenate(places))
+                kept.append(np.delete(torch.cat(blocks).float().cpu().numpy(), masks, axis=1))
+            at_mask.append(torch.cat(output.routes).float().cpu().numpy()[:, masks])
+            places.append(read_places)
+    routes, alphas, omegas, at_mask = (np.concatenate(part, axis=1) for part in (*parts, at_mask))
+    return Routings(routes, alphas, omegas, np.concatenate(places), None if causal else at_mask)
+
+
+def _asked(model, row: "_Row") -> tuple[dict[str, torch.Tensor | tuple], np.ndarray, np.ndarray]:
+    """What a bidirectional body reads of a row when it answers: a [mask] behind every history, whose oldest item may
+    have made room for it; the places of the items that are left, and where in the row the [mask]s stand."""
+    groups = row.inputs["length_groups"]
+    asked = model.ask_for_next(row.inputs["input_ids"], None, groups)
+    sizes = np.cumsum([count * columns for count, columns in groups])[:-1]
+    left = [
+        places.reshape(count, columns)[:, columns + 1 - now :].ravel()
+        for places, (count, columns), (_, now) in zip(
+            np.split(row.places, sizes), groups, asked.length_groups, strict=True
+        )
+    ]
+    names = "input_ids", "attention_mask", "length_groups"
+    return {name: getattr(asked, name) for name in names}, np.concatenate(left), asked.sequence_ends.cpu().numpy()
 
 
 def histories_of(sequences, users: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -48,7 +48,7 @@ class RetrConfig(PreTrainedConfig):
         direction: ``"causal"``; or ``"bidirectional"``, with ``attention="full"``, trained by cloze (BERT4Rec).
         attention: tenant of the attention slot (``attentions.ATTENTIONS``); its own settings follow.
     Attentions
-        low_rank_interests: of ``"low_rank"`` (LightSANs): interests k that keys and values are summed up in.
+        low_rank_interests: of ``"low_rank"`` (LightSANs): interests k of keys and values; None: a tenth of N.
         local_type, local_heads, local_window: of ``"local_global"`` (Locker): what the local heads see (``"window"``,
             ``"initial"``, ``"adaptive"``, ``"conv"``), how many there are (None: all but one), and how far ``"window"``
             and ``"conv"`` reach (0: the item itself).
@@ -137,7 +137,7 @@ class RetrConfig(PreTrainedConfig):
     direction: str = "causal"
     attention: str = "full"
 
-    low_rank_interests: int = 5
+    low_rank_interests: int | None = None
     local_type: str = "window"
     local_heads: int | None = None
     local_window: int = 1
@@ -209,6 +209,8 @@ class RetrConfig(PreTrainedConfig):
     def __post_init__(self, **kwargs):
         if installed():  # transformers registers our pipeline; a copy named here would ask for trust_remote_code
             kwargs.pop("custom_pipelines", None)
+        if self.low_rank_interests is None:
+            self.low_rank_interests = -(-self.max_position_embeddings // 10)
         if self.attention_dropout is None:
             self.attention_dropout = self.hidden_dropout
         super().__post_init__(**kwargs)

@@ -135,8 +135,9 @@ class RetrHead(RetrPreTrainedModel):
         Every module that holds something a position or an age has its own ``cut_positions``.
         """
         if length < self.config.max_position_embeddings:
-            kept = self.model.embed_positions.weight.detach()[:length].clone()
-            self.model.embed_positions = nn.Embedding.from_pretrained(kept, freeze=False)
+            if hasattr(self.model, "embed_positions"):  # a baseline may have none
+                kept = self.model.embed_positions.weight.detach()[:length].clone()
+                self.model.embed_positions = nn.Embedding.from_pretrained(kept, freeze=False)
             self.config.max_position_embeddings = length
             for module in self.modules():
                 if module is not self and hasattr(module, "cut_positions"):

@@ -137,6 +137,11 @@ class RetrForPreTraining(RetrHead):
                 f'item_features="{config.item_features}": pre-training mixes catalogues, whose ids have nothing in '
                 'common; use item_features="text"'
             )
+        if config.direction != "causal":
+            raise ValueError(
+                f'direction="{config.direction}": in pre-training the target of every step is the next item, which a '
+                'bidirectional body would read; use direction="causal"'
+            )
         if config.repeat_term and not config.every_step:
             raise ValueError("repeat_term=True in pre-training is learned at every step: set every_step=True")
         super().__init__(config)

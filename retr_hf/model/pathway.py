@@ -224,6 +224,8 @@ def pick(values: torch.Tensor, ends: torch.Tensor) -> torch.Tensor:
 class RandomRouter(nn.Module):
     """Keeps each token with a fixed probability: the paper's ablation "w/o pathway router" (Table 6).
 
+    NOTE: the paper says "randomly choose" and no share: ours is ``router_init_keep``, which the ablations set to a
+    half; under the hierarchical update each block halves what is left.
     NOTE: the paper does not say what evaluation does; ours keeps a fixed, evenly spread share of the positions (the
     Weyl sequence frac((t + 1)·φ + l·√2)), so that results repeat and neither padding nor the future changes them.
     """

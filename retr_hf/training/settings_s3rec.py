@@ -34,6 +34,9 @@ def starts_anew(recipe: Recipe) -> list[str]:
     problems = ["init: S3-Rec is pre-trained from scratch; take it out"] if recipe.run.init is not None else []
     if recipe["training"].freeze != "none":
         problems.append("training.freeze: nothing is trained before; take it out")
+    for name in ("patience", "metric", "evaluate_every"):
+        if getattr(recipe["training"], name) != getattr(TrainingSettings(), name):
+            problems.append(f"training.{name}: nothing is evaluated before the last epoch; take it out")
     return problems + (["results: pre-training leaves no result row; take it out"] if recipe.run.results else [])
 
 

@@ -80,6 +80,32 @@ def test_keep_probabilities_equal_one_history_at_a_time(model):
     model.train()
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("most", [LENGTH, LENGTH + 1])
+def test_routes_of_a_bidirectional_body_are_those_it_answers_with(most):
+    """With a [mask] behind each history, which takes the place of the oldest item where the model reads no more."""
+    torch.manual_seed(0)
+    config = RetrConfig(item_features="id", vocab_size=ITEMS + 1, hidden_size=16, num_attention_heads=2,
+                        max_position_embeddings=most, initializer_range=0.4, direction="bidirectional",
+                        router_context="global", router_init_keep=0.6)  # fmt: skip
+    model, rows = RetrForSequentialRecommendation(config).eval(), some_rows()
+    table, read = model.encode_catalog(), sequences(*rows)
+    found = routings(model, table, read, LENGTH, batch_size=9)
+    alphas = dict(zip(found.places.tolist(), found.keep_probabilities.T.tolist(), strict=True))
+    at_mask = []
+    for end, row in zip(read.offsets[1:], rows, strict=True):
+        history = torch.tensor(row[-LENGTH - 1 : -1])[None]
+        asked = model.ask_for_next(history)
+        alone = model.model(asked.input_ids, asked.attention_mask, item_embeddings=table, output_routes=True)
+        left = asked.input_ids.shape[1] - 1
+        assert left == min(len(row) - 1, LENGTH, most - 1)
+        for nth in range(left):
+            want = [float(alpha[0, nth]) for alpha in alone.keep_probabilities]
+            assert alphas.pop(int(end) - 1 - left + nth) == pytest.approx(want, abs=1e-5)
+        at_mask.append([float(route[0, left]) for route in alone.routes])
+    assert not alphas and sorted(found.at_mask.T.tolist()) == sorted(at_mask)
+
+
 def test_times_reach_a_model_that_reads_them():
     torch.manual_seed(0)
     config = RetrConfig(item_features="id", vocab_size=ITEMS + 1, hidden_size=16, num_attention_heads=2,

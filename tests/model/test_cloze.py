@@ -5,7 +5,7 @@ import torch
 
 from retr_hf.model.cloze import MASK, ask_for_next
 from retr_hf.model.configuration_retr import RetrConfig
-from retr_hf.model.modeling_retr import RetrForSequentialRecommendation
+from retr_hf.model.modeling_retr import RetrForPreTraining, RetrForSequentialRecommendation
 
 ITEMS = 20
 
@@ -127,6 +127,9 @@ def test_contradictions_are_told():
     model.config._attn_implementation_internal = "flash_attention_2"
     with pytest.raises(ValueError, match="sdpa or eager"):
         model(history(3))
+    text = RetrConfig(item_features="text", direction="bidirectional", router="none")
+    with pytest.raises(ValueError, match="which a bidirectional body would read"):
+        RetrForPreTraining(text)
 
 
 def test_it_recommends_and_tells_the_pathway_of_the_history_alone(shop):

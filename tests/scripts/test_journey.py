@@ -225,8 +225,9 @@ def test_a_pretrained_start_must_fit(world, tmp_path, monkeypatch, capsys):
         tmp_path / "again.yaml", name="again", task="finetune", output="runs/again", init="runs/first",
         results="rows.jsonl", training=training, **common,
     )  # fmt: skip
-    said = fails(monkeypatch, capsys, "finetune.py", again, "model.hidden_size=32", "model.router=pathway")
-    assert "hidden_size: 32, but the pre-trained model has 16" in said and "model.router" in said
+    wrong = "model.hidden_size=32", "model.num_attention_heads=4", "model.router=pathway"
+    said = fails(monkeypatch, capsys, "finetune.py", again, *wrong)
+    assert "hidden_size: 32, but the pre-trained model has 16" in said and "3 mistakes" in said
     (tmp_path / "empty").mkdir()
     assert "has no config.json and no run.json" in fails(monkeypatch, capsys, "finetune.py", again, "init=empty")
     assert "does not read it" in fails(monkeypatch, capsys, "finetune.py", again, "data.cap=3")
@@ -234,7 +235,7 @@ def test_a_pretrained_start_must_fit(world, tmp_path, monkeypatch, capsys):
     assert "must hold {domain}" in fails(monkeypatch, capsys, "finetune.py", again, both)
 
     # Shorter histories: what is saved reads as many items as what was measured, and knows where it comes from.
-    script(monkeypatch, "finetune.py", again, "data.max_length=4")
+    script(monkeypatch, "finetune.py", again, "data.max_length=4", "model.attention_dropout=null")
     rows = read_rows("rows.jsonl")
     assert all(row.sources == ["camping"] for row in rows)
     script(monkeypatch, "evaluate.py", "runs/again", world / "camping", "--cutoffs", 10, "--results", "measured.jsonl")

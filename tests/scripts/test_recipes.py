@@ -196,7 +196,8 @@ def test_a_system_goes_over_both_stages(shop, tmp_path, monkeypatch, capsys):
     finetune = [FOLDER / "finetune" / "scientific.yaml", *common, f"init={tmp_path}/model"]
     rows = tmp_path / "rows.jsonl"
     script(monkeypatch, "finetune.py", *finetune, system, f"output={tmp_path}/run", f"results={rows}")
-    assert {(row.system, row.recipe) for row in read_rows(rows)} == {("X-Locker", f"{finetune[0]} + {system}")}
+    as_run = f"{finetune[0]} + {system} + training.max_steps=2"
+    assert {(row.system, row.recipe) for row in read_rows(rows)} == {("X-Locker", as_run)}
     capsys.readouterr()
     for name, arguments, told in [
         ("finetune.py", [*finetune, other, f"output={tmp_path}/other"], "attention: 'full', but the pre-trained"),

@@ -57,7 +57,13 @@ def test_pretrained_and_fine_tuned(shop, tmp_path, monkeypatch, capsys):
 
 def test_mistakes_are_told(shop, tmp_path, monkeypatch, capsys):
     words = [f"data.domain={shop}", "data.attributes=null", "results=rows.jsonl", "model.direction=causal", *TINY]
+    words += ["training.patience=3"]
     with pytest.raises(SystemExit) as stopped:
         script(monkeypatch, "s3rec.py", RECIPE, *words, f"output={tmp_path}/pre")
     told = capsys.readouterr().err
-    assert stopped.value.code == 2 and "model.direction" in told and "leaves no result row" in told
+    assert (
+        stopped.value.code == 2
+        and "model.direction" in told
+        and "leaves no result row" in told
+        and "training.patience" in told
+    )
