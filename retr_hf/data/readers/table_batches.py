@@ -1,8 +1,8 @@
 """A table in a file (parquet, csv, tsv, jsonl), some columns of it, batch by batch; gzipped or not, but for parquet.
 
-csv and tsv are read by pyarrow: fields in double quotes (csv) may hold line ends, every field is text, and a record
-with too few or too many fields is dirt. Numbers of dirty records count records, the header being the first; in jsonl
-they count lines.
+csv and tsv, which must be UTF-8, are read by pyarrow: fields in double quotes (csv) may hold line ends, every field is
+text, and a record with too few or too many fields is dirt. Numbers of dirty records count records, the header being the
+first; in jsonl they count lines.
 """
 
 import json
@@ -19,6 +19,7 @@ from ...errors import DataError
 from .blocks import BLOCK, read_blocks
 from .line_formats import json_objects
 from .spool import Spool
+from .utf8 import Utf8
 
 _ROWS = 2**18  # of a batch of parquet
 _SEPARATORS = {".csv": ",", ".tsv": "\t"}
@@ -31,7 +32,8 @@ def columns_of(path: Path) -> dict[str, pl.DataType]:
     Object is a field of jsonl that is no text, number or list of such, or not always the same of them.
 
     Raises:
-        DataError: no such file, another kind of file, an empty or a broken one, a column that is there twice.
+        DataError: no such file, another kind of file, an empty or a broken one, a column that is there twice, another
+            separator or encoding.
     """
     if not path.is_file():
         raise DataError(f"{path}: expected a table (parquet, csv, tsv or jsonl), but there is no such file")
@@ -44,6 +46,8 @@ def columns_of(path: Path) -> dict[str, pl.DataType]:
         names = _open_csv(path, invalid_row_handler=lambda row: "skip").schema.names
     if doubled := sorted({name for name in names if names.count(name) > 1}):
         raise DataError(f"{path}: expected every column once, but {', '.join(doubled)} is there twice")
+    if len(names) == 1:
+        _check_separator(path, names[0])
     return dict.fromkeys(names, pl.String())
 
 
@@ -76,6 +80,17 @@ def _kind(path: Path) -> str:
     if kind not in _KINDS:
         raise DataError(f"{path}: expected a file ending in {', '.join(_KINDS)} (or .gz after it), got {path.name!r}")
     return kind
+
+
+def _check_separator(path: Path, header: str) -> None:
+    """Refuses a header of one field that another separator would split."""
+    kind = _kind(path)
+    if found := next((other for other in ";\t|," if other in header and other != _SEPARATORS[kind]), None):
+        raise DataError(
+            f"{path}: expected fields separated by {_SEPARATORS[kind]!r}, as files ending in {kind} have them, but the "
+            f'header is {header!r}: the separator seems to be {found!r}; write the file anew, e.g. python -c "import '
+            f"polars; polars.read_csv('{path.name}', separator={found!r}, infer_schema=False).write_csv('commas.csv')\""
+        )
 
 
 def _json_fields(path: Path) -> dict[str, pl.DataType]:
@@ -111,7 +126,7 @@ def _open_csv(path: Path, columns: list[str] | None = None, **options) -> pc.CSV
     file.seek(0)
     types = {} if columns is None else {"column_types": dict.fromkeys(columns, pa.string()), "include_columns": columns}
     return pc.open_csv(
-        pa.CompressedInputStream(file, "gzip") if gzipped else file,
+        Utf8(path, pa.CompressedInputStream(file, "gzip") if gzipped else file),
         read_options=pc.ReadOptions(block_size=BLOCK, use_threads=False),  # threads: records would have no numbers
         parse_options=pc.ParseOptions(
             delimiter=separator, quote_char='"' if quoted else False, newlines_in_values=quoted, **options

@@ -1,0 +1,74 @@
+"""Tables as other programs write them: lists, dates, encodings and separators are understood, or refused in words."""
+
+import gzip
+from pathlib import Path
+
+import pytest
+
+from retr_hf.data.log_options import domain_of_log
+from retr_hf.data.readers import table_batches
+from retr_hf.data.readers.spool import spool_beside
+from retr_hf.data.readers.tables import read_tables
+from retr_hf.errors import DataError
+
+
+def write(path: Path, content: str | bytes) -> Path:
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return path
+
+
+def read(log: Path, strict: bool = False, **options):
+    with spool_beside(log.parent / "out", strict) as spool:
+        return domain_of_log(read_tables(log, spool, **options))
+
+
+def rows(domain, *columns: str) -> list[tuple]:
+    return domain.sequences.select("user_id", "item_ids", *columns).rows()
+
+
+LATIN = "user_id,item_id\nu,a\nu,café\n".encode("latin-1")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("log.csv", LATIN, r"log.csv:3: expected UTF-8.*.*f\\\\xe9'; convert it.*iconv -f latin1 -t utf-8"),
+        ("log.csv", LATIN + b"u,caf\xe9,more\n", "expected UTF-8"),
+        ("log.csv", b"user_id,item_id\nu,b\nu,caf\xe9,more\nu,c\n", "log.csv:3: expected UTF-8"),
+        ("log.tsv", b"user_id\titem_id\tprix_\xe9\nu\tb\t1\n", "log.tsv:1: expected UTF-8"),
+        ("log.csv.gz", gzip.compress(LATIN), "log.csv.gz:3: expected UTF-8"),
+        ("log.csv", "user_id,item_id\nu,a\n".encode("utf-16"), "log.csv:1: expected UTF-8.*iconv -f utf-16 -t utf-8"),
+        ("log.csv", b"user_id,item_id\nu,caf\xc3", "log.csv:2: expected UTF-8"),  # the end of a cut file
+    ],
+)
+@pytest.mark.parametrize("block", [24, 2**24])
+def test_other_encodings_are_refused(tmp_path, monkeypatch, capfd, name, content, message, block):
+    monkeypatch.setattr(table_batches, "BLOCK", block)
+    with pytest.raises(DataError, match=message):
+        read(write(tmp_path / name, content))
+    assert not capfd.readouterr().err  # nothing that pyarrow could not hand on
+
+
+def test_letters_over_the_border_of_blocks_and_a_byte_order_mark(tmp_path, monkeypatch):
+    log = write(tmp_path / "log.csv", b"\xef\xbb\xbf" + "user_id,item_id\nü,é€\nü,ß\n".encode())
+    for block in range(24, 40):
+        monkeypatch.setattr(table_batches, "BLOCK", block)
+        assert rows(read(log)) == [("ü", ["é€", "ß"])]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "found"),
+    [
+        ("log.csv", "user_id;item_id\nu;a\n", "';'"),
+        ("log.csv", "user_id\titem_id\nu\ta\n", r"'\\t'"),
+        ("log.tsv", "user_id,item_id\nu,a\n", "','"),
+    ],
+)
+def test_another_separator_is_named(tmp_path, name, text, found):
+    with pytest.raises(
+        DataError, match=rf"the separator seems to be {found}; write the file anew, e.g. python"
+    ) as told:
+        read(write(tmp_path / name, text))
+    command = str(told.value).partition('python -c "')[2].rstrip('"').replace(name, str(tmp_path / name))
+    exec(command.replace("commas.csv", str(tmp_path / "commas.csv")))  # what it says helps
+    assert rows(read(tmp_path / "commas.csv")) == [("u", ["a"])]
