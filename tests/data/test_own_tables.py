@@ -11,6 +11,8 @@ from retr_hf.data.readers.spool import spool_beside
 from retr_hf.data.readers.tables import read_tables
 from retr_hf.errors import DataError
 
+LISTS = "user_id,item_ids\n"
+
 
 def write(path: Path, content: str | bytes) -> Path:
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
@@ -24,6 +26,41 @@ def read(log: Path, strict: bool = False, **options):
 
 def rows(domain, *columns: str) -> list[tuple]:
     return domain.sequences.select("user_id", "item_ids", *columns).rows()
+
+
+@pytest.fixture
+def tiny(monkeypatch):
+    """Batches of a record or two."""
+    monkeypatch.setattr(table_batches, "BLOCK", 32)
+
+
+@pytest.mark.parametrize(
+    ("text", "got"),
+    [
+        ("u,\"['3', '0', '6']\"\n", r"got \"\['3', '0', '6'\]\""),
+        ("u,3 0\nv,(3 0)\n", r"got '\(3 0\)'"),
+        ('u,1\nv,"2,9,1"\n', "got '2,9,1'"),
+        ('u,"2, 9, 1"\nv,5\n', "got '2, 9, 1'"),
+        ("u,2 | 9\n", r"got '2 \| 9'"),
+        ("u,2;9\nv,\n", "got '2;9'"),
+    ],
+)
+def test_lists_that_blanks_do_not_separate_are_refused(tmp_path, text, got):
+    with pytest.raises(DataError, match=rf"'item_ids': expected values separated by blanks, {got}.*parquet or jsonl"):
+        read(write(tmp_path / "log.csv", LISTS + text))
+
+
+def test_other_names_of_lists_are_those_of_the_file(tmp_path):
+    log = write(tmp_path / "log.csv", 'user_id,basket,at\nu,7,"[1]"\n')
+    with pytest.raises(DataError, match="column 'at': expected values separated by blanks"):
+        read(log, columns={"item_ids": "basket", "timestamps": "at"})
+
+
+def test_ids_may_hold_commas_where_blanks_separate_them(tmp_path, tiny):
+    text = 'u,"1,5"\nw,a|b\nx,a\nv,"1,5 2,7"\n'  # what tells is in the last batch
+    assert rows(read(write(tmp_path / "log.csv", LISTS + text))) == [
+        ("u", ["1,5"]), ("w", ["a|b"]), ("x", ["a"]), ("v", ["1,5", "2,7"]),
+    ]  # fmt: skip
 
 
 LATIN = "user_id,item_id\nu,a\nu,café\n".encode("latin-1")

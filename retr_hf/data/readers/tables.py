@@ -8,6 +8,8 @@ The dirt, and what becomes of it:
   file order is the order; users stay in order of first appearance;
 - rows without a user, an item or (where the column exists) a timestamp are dropped and counted, or refused by
   ``--strict``; so are records of csv and tsv with too few or too many fields, and lines of jsonl that are no object;
+- text that lists values otherwise than separated by blanks is refused (see ``text_lists``), as is csv that is not
+  UTF-8;
 - a rating that is missing or no number is below every rating;
 - repeated interactions of a user with an item are kept: they are behaviour (see ``--duplicates``);
 - items without a row in the item table get the text "" and are counted by `prepare`; rows of the item table without an
@@ -26,6 +28,7 @@ from .item_text import join_text
 from .raw import RawLog
 from .spool import Spool
 from .table_batches import batches, columns_of
+from .text_lists import ListColumn
 
 UNITS = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}  # timestamps a second
 _LATEST_SECOND = 10**11  # the year 5138: larger "seconds" are milliseconds
@@ -98,13 +101,14 @@ def _events(path: Path, spool: Spool, names: Mapping[str, str], unit: str) -> pl
         raise DataError(f"{path}: column {taken[RATING]!r}: expected numbers, got {there[taken[RATING]]}")
     wanted = {name: there[name] for name in taken.values()}
     users = []  # of every row of sequences
+    lists = {key: ListColumn(path, name) for key, name in taken.items() if key in (ITEM_IDS, TIMESTAMPS)}
 
     def frames() -> Iterator[pl.DataFrame]:
         for batch in _filled(path, batches(path, wanted, spool)):
             frame = pl.DataFrame([batch[theirs].alias(ours) for ours, theirs in taken.items()])
             if listed:
                 users.append(_ids(frame[USER_ID]))
-                frame = _exploded(path, frame, spool)
+                frame = _exploded(path, frame, spool, lists)
             frame = frame.with_columns(_ids(frame[name]) for name in (USER_ID, ITEM_ID))
             if frame.select(pl.col(USER_ID, ITEM_ID).str.contains("\n", literal=True).any()).row(0) != (False, False):
                 raise DataError(
@@ -118,6 +122,8 @@ def _events(path: Path, spool: Spool, names: Mapping[str, str], unit: str) -> pl
             if RATING in frame.columns:
                 frame = frame.with_columns(_ratings(frame[RATING]))
             yield frame
+        for column in lists.values():
+            column.check()
         if listed:
             _once(
                 path, pl.concat(users), "a user", "join their rows, or write one row an interaction (user_id, item_id)"
@@ -214,23 +220,20 @@ def _ids(column: pl.Series) -> pl.Series:
     return column.set(column == "", None)
 
 
-def _exploded(path: Path, rows: pl.DataFrame, spool: Spool) -> pl.DataFrame:
+def _exploded(path: Path, rows: pl.DataFrame, spool: Spool, columns: Mapping[str, ListColumn]) -> pl.DataFrame:
     """One row a user -> one row an interaction."""
     names = {ITEM_IDS: ITEM_ID, TIMESTAMPS: TIMESTAMP}
-    lists = {ours: _lists(rows[theirs]) for theirs, ours in names.items() if theirs in rows.columns}
+    lists = {names[key]: column.lists(rows[key]) for key, column in columns.items()}
     frame = pl.DataFrame({USER_ID: rows[USER_ID], **lists})
     lengths = frame.select(pl.exclude(USER_ID).list.len().fill_null(0))
     if lengths.width == 2 and (unequal := int((lengths[ITEM_ID] != lengths[TIMESTAMP]).sum())):
-        raise DataError(f"{path}: expected one timestamp an item, but {unequal:,} rows have lists of different lengths")
+        raise DataError(
+            f"{path}: expected one timestamp an item, but {unequal:,} rows have lists of different lengths; mend them "
+            "(lists as text are separated by blanks)"
+        )
     filled = lengths[ITEM_ID] > 0
     spool.dirt.add("users_without_items", int((~filled).sum()))
     return frame.filter(filled).explode(pl.exclude(USER_ID))
-
-
-def _lists(column: pl.Series) -> pl.Series:
-    if column.dtype == pl.String:
-        return column.str.extract_all(r"\S+")
-    return column.arr.to_list() if isinstance(column.dtype, pl.Array) else column
 
 
 def _seconds(path: Path, times: pl.Series, unit: str) -> pl.Series:
