@@ -174,8 +174,8 @@ def prepare(arguments: argparse.Namespace) -> list[Path]:
         return _up_to_date(arguments)
     with spool_beside(arguments.output, arguments.strict) as spool:
         log = read(spool)
-        for sample in log.samples.values():
-            print(f"dropped, for example: {sample}", file=sys.stderr)
+        for kind, sample in log.samples.items():
+            print(f"{kind.replace('_', ' ')}, for example: {sample}", file=sys.stderr)
         if arguments.engine == POLARS and not arguments.memory_limit:
             return _write(domain_of_log(log, _options(arguments), arguments.k_core), arguments, recipe)
         return _write(_by_engine(arguments, spool.folder, log), arguments, recipe)

@@ -63,6 +63,40 @@ def test_ids_may_hold_commas_where_blanks_separate_them(tmp_path, tiny):
     ]  # fmt: skip
 
 
+ITEMS = "item_id,text\n" + "".join(f"{item},Thing {item}\n" for item in "abcdef")
+
+
+def test_records_behind_an_open_quote_are_told(tmp_path, tiny):
+    log = write(tmp_path / "log.csv", "user_id,item_id\nu,a\nu,c\nu,f\n")
+    prose = ITEMS.replace("a,Thing a", 'a,"Thing\r\na, b, and c"')
+    assert not read(log, items=write(tmp_path / "prose.csv", prose), strict=True).dropped.get("texts")
+    table_batches.BLOCK = 1000  # a field lies in one block
+    items = write(tmp_path / "items.csv", ITEMS.replace("b,Thing b", 'b,"Thing b'))
+    with spool_beside(tmp_path / "out") as spool:
+        told = read_tables(log, spool, items=items)
+        assert domain_of_log(told).dropped["texts_of_items.csv_that_hold_whole_records"] == 1
+    (sample,) = told.samples.values()
+    assert sample.startswith(r"items.csv: 'Thing b\nc,Thing c\n") and "in column 'text'; a quote" in sample
+    with pytest.raises(DataError, match=r"items.csv: 'Thing b.*hold whole records; close the quote.*--strict"):
+        read(log, items=items, strict=True)
+
+
+def test_an_open_quote_in_a_column_that_makes_no_text(tmp_path):
+    log = write(tmp_path / "log.csv", "user_id,item_id\nu,a\nu,b\n")
+    items = write(tmp_path / "items.csv", 'item_id,text,about\na,A,x\nb,B,"y\nc,C,z\nd,D,"\n')
+    domain = read(log, items=items)
+    assert domain.dropped["texts_of_items.csv_that_hold_whole_records"] == 1
+    assert domain.items["item_id"].to_list() == ["a", "b"]
+    assert domain.items.columns == ["item_id", "text"]
+
+
+def test_an_open_quote_in_an_id_of_the_items(tmp_path):
+    log = write(tmp_path / "log.csv", "user_id,item_id\nu,a\n")
+    items = write(tmp_path / "items.csv", 'text,item_id\nA,a\nB,"b\nC,c\n')
+    with pytest.raises(DataError, match=r"items.csv: expected ids in one line"):
+        read(log, items=items)
+
+
 LATIN = "user_id,item_id\nu,a\nu,café\n".encode("latin-1")
 
 

@@ -75,6 +75,11 @@ def batches(path: Path, columns: Mapping[str, pl.DataType], spool: Spool) -> Ite
             yield from _csv_batches(path, list(columns), spool)
 
 
+def is_csv(path: Path) -> bool:
+    """Whether fields may be quoted, and hold line ends."""
+    return _kind(path) == ".csv"
+
+
 def _kind(path: Path) -> str:
     kind = next((suffix for suffix in reversed(path.suffixes) if suffix != ".gz"), "").lower()
     if kind not in _KINDS:

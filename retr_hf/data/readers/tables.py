@@ -10,6 +10,8 @@ The dirt, and what becomes of it:
   ``--strict``; so are records of csv and tsv with too few or too many fields, and lines of jsonl that are no object;
 - text that lists values otherwise than separated by blanks is refused (see ``text_lists``), as is csv that is not
   UTF-8;
+- an id that holds a line end is refused; texts of a csv of items that hold whole records, as behind a quote that is
+  never closed, are counted and one is shown, or refused by ``--strict``;
 - a rating that is missing or no number is below every rating;
 - repeated interactions of a user with an item are kept: they are behaviour (see ``--duplicates``);
 - items without a row in the item table get the text "" and are counted by `prepare`; rows of the item table without an
@@ -25,9 +27,10 @@ import polars as pl
 from ...errors import DataError
 from ..schema import ITEM_ID, ITEM_IDS, RATING, TEXT, TIMESTAMP, TIMESTAMPS, USER_ID
 from .item_text import join_text
+from .open_quotes import check_ids_in_one_line, note_whole_records
 from .raw import RawLog
 from .spool import Spool
-from .table_batches import batches, columns_of
+from .table_batches import batches, columns_of, is_csv
 from .text_lists import ListColumn
 
 UNITS = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}  # timestamps a second
@@ -110,10 +113,7 @@ def _events(path: Path, spool: Spool, names: Mapping[str, str], unit: str) -> pl
                 users.append(_ids(frame[USER_ID]))
                 frame = _exploded(path, frame, spool, lists)
             frame = frame.with_columns(_ids(frame[name]) for name in (USER_ID, ITEM_ID))
-            if frame.select(pl.col(USER_ID, ITEM_ID).str.contains("\n", literal=True).any()).row(0) != (False, False):
-                raise DataError(
-                    f"{path}: expected ids in one line, but one holds a line end: a quote that is never closed?"
-                )
+            check_ids_in_one_line(path, frame.select(USER_ID, ITEM_ID))
             for column in (USER_ID, ITEM_ID, TIMESTAMP):
                 if column in frame.columns:
                     frame = _with(path, frame, column, f"interactions_without_{column}", spool)
@@ -142,12 +142,16 @@ def _items(path: Path, spool: Spool, id_column: str, text_columns: Sequence[str]
         inner = dtype.inner if isinstance(dtype, pl.List) else dtype
         if isinstance(inner, (pl.Struct, pl.List, pl.Object)) or inner == pl.Binary:
             raise DataError(f"{path}: text column {column!r}: expected text or lists of text, got {dtype}")
+    taken = there if is_csv(path) else {name: there[name] for name in (id_column, *text_columns)}
     single = len(text_columns) == 1 and not isinstance(there[text_columns[0]], pl.List)
 
     def frames() -> Iterator[pl.DataFrame]:
-        for batch in _filled(path, batches(path, {name: there[name] for name in (id_column, *text_columns)}, spool)):
+        for batch in _filled(path, batches(path, taken, spool)):
             text = batch[text_columns[0]].cast(pl.String).fill_null("") if single else join_text(batch, text_columns)
             frame = pl.DataFrame([_ids(batch[id_column]).alias(ITEM_ID), text.alias(TEXT)])
+            check_ids_in_one_line(path, frame.select(ITEM_ID))
+            if is_csv(path):
+                note_whole_records(path, batch, spool.dirt)
             yield _with(path, frame, ITEM_ID, "item_rows_without_item_id", spool)
 
     table = _spooled(path, spool, "items", frames(), "items", "an id")
