@@ -81,6 +81,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         help="user_id, item_id[, timestamp][, rating] or user_id, item_ids[, timestamps]",
     )
     tables.add_argument("--items", type=Path, metavar="FILE", help="item_id, text; without it a domain of ids only")
+    tables.add_argument("--items-id", metavar="COLUMN", help="of the ids in the item table (default: as in the log)")
     tables.add_argument(
         "--columns", nargs="+", default=[], type=_pair, metavar="OURS=THEIRS", help="other column names in the files"
     )
@@ -203,7 +204,7 @@ def _options(arguments: argparse.Namespace) -> LogOptions:
 def _log_reader(arguments: argparse.Namespace) -> tuple[list[Path], Callable[[Spool], RawLog]]:
     """The files that are no option, downloaded where asked for, and what reads the log to a spool."""
     if arguments.source == "tables":
-        options = ("items", "text_columns", "timestamp_unit", "whole_catalogue")
+        options = ("items", "items_id", "text_columns", "timestamp_unit", "whole_catalogue")
         options = {name: getattr(arguments, name) for name in options} | {"columns": dict(arguments.columns)}
         return [], lambda spool: read_tables(arguments.interactions, spool, **options)
     inputs = arguments.input

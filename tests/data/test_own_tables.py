@@ -97,6 +97,20 @@ def test_an_open_quote_in_an_id_of_the_items(tmp_path):
         read(log, items=items)
 
 
+def test_the_item_table_may_name_the_item_otherwise(tmp_path):
+    log = write(tmp_path / "clicks.csv", "user,product_id\nu,a\nu,b\n")
+    items = write(tmp_path / "products.csv", "id,title\na,Lamp\nb,Chair\n")
+    columns = {"user_id": "user", "item_id": "product_id"}
+    options = {"items": items, "columns": columns, "text_columns": ["title"]}
+    domain = read(log, items_id="id", **options)
+    assert domain.items.rows() == [("a", "Lamp"), ("b", "Chair")]
+    assert domain.options["items_id"] == "id" and domain.options["columns"] == columns
+    with pytest.raises(DataError, match=r"products.csv: expected columns product_id;.*--items-id"):
+        read(log, **options)
+    with pytest.raises(DataError, match="pass --items, or leave out --items-id"):
+        read(log, columns=columns, items_id="id")
+
+
 LATIN = "user_id,item_id\nu,a\nu,café\n".encode("latin-1")
 
 

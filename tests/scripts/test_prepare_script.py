@@ -55,6 +55,15 @@ def test_tables_from_three_columns(shop, tmp_path):
     assert run(*shop, "--seed", 1, "--overwrite").returncode == 0
 
 
+def test_the_ids_of_the_items_have_a_name_of_their_own(shop, tmp_path):
+    (tmp_path / "items.csv").write_text((tmp_path / "items.csv").read_text().replace("item_id,", "id,", 1))
+    refused = run(*shop)
+    assert refused.returncode == 2 and "--items-id" in refused.stderr
+    result = run(*shop, "--items-id", "id")
+    assert result.returncode == 0, result.stderr
+    assert load_domain(tmp_path / "made" / "shop").catalog().texts[0] == "Thing 0. Acme."
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

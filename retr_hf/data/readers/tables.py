@@ -43,6 +43,7 @@ def read_tables(
     spool: Spool,
     *,
     items: str | Path | None = None,
+    items_id: str | None = None,
     columns: Mapping[str, str] | None = None,
     text_columns: Sequence[str] = (TEXT,),
     timestamp_unit: str = "s",
@@ -55,6 +56,7 @@ def read_tables(
             parquet and jsonl, and separated by blanks in csv and tsv.
         spool: where the compact copy goes.
         items: table with ``item_id`` and the text columns. None: ids only, every text is "".
+        items_id: column of the item table that holds the ids. None: as in the log.
         columns: our name -> the name in the files, of ``user_id``, ``item_id``, ``timestamp``, ``rating``,
             ``item_ids``, ``timestamps``; for example ``{"user_id": "reviewerID", "item_id": "asin"}``.
         text_columns: columns of the item table that make the text.
@@ -70,17 +72,20 @@ def read_tables(
         raise DataError(f"columns: expected the names {', '.join(names)}; got {', '.join(sorted(unknown))}")
     if timestamp_unit not in UNITS:
         raise DataError(f"timestamp_unit: expected one of {', '.join(UNITS)}; got {timestamp_unit!r}")
+    if items_id and not items:
+        raise DataError("items_id: expected with a table of items only; pass --items, or leave out --items-id")
     names |= columns or {}
     interactions, items = Path(interactions), Path(items) if items else None
     events = _events(interactions, spool, names, timestamp_unit)
     timed = TIMESTAMP in events.collect_schema().names()
     return RawLog(
         events=events,
-        items=_items(items, spool, names[ITEM_ID], text_columns) if items else None,
+        items=_items(items, spool, items_id or names[ITEM_ID], text_columns) if items else None,
         reader="tables",
         inputs=[interactions, *([items] if items else [])],
         options={
             "columns": {key: value for key, value in names.items() if key != value},
+            **({"items_id": items_id} if items_id else {}),
             "text_columns": list(text_columns) if items else [],
             "timestamp_unit": timestamp_unit,
             "whole_catalogue": whole_catalogue,
@@ -134,7 +139,7 @@ def _events(path: Path, spool: Spool, names: Mapping[str, str], unit: str) -> pl
 
 def _items(path: Path, spool: Spool, id_column: str, text_columns: Sequence[str]) -> pl.LazyFrame:
     there = columns_of(path)
-    _require(path, there, [id_column], _NAME_COLUMNS)
+    _require(path, there, [id_column], "name the column of the item ids with --items-id, such as --items-id product_id")
     _check_ids(path, id_column, there[id_column])
     _require(path, there, text_columns, "name the text columns with --text-columns, such as --text-columns title brand")
     for column in text_columns:
