@@ -52,9 +52,10 @@ from retr_hf.data.log_options import DUPLICATES, LogOptions, domain_of_log
 from retr_hf.data.prepare import write_domain
 from retr_hf.data.readers import known
 from retr_hf.data.readers.atomic import read_atomic
+from retr_hf.data.readers.epochs import UNITS
 from retr_hf.data.readers.raw import RawDomain, RawLog
 from retr_hf.data.readers.spool import Spool, spool_beside
-from retr_hf.data.readers.tables import UNITS, read_tables
+from retr_hf.data.readers.tables import read_tables
 from retr_hf.data.splits import FRACTIONS, LEAVE_ONE_OUT, WAYS
 from retr_hf.data.synthetic import write_world
 from retr_hf.errors import RetrError

@@ -1,8 +1,10 @@
 """Tables as other programs write them: lists, dates, encodings and separators are understood, or refused in words."""
 
 import gzip
+import math
 from pathlib import Path
 
+import polars as pl
 import pytest
 
 from retr_hf.data.log_options import domain_of_log
@@ -12,6 +14,7 @@ from retr_hf.data.readers.tables import read_tables
 from retr_hf.errors import DataError
 
 LISTS = "user_id,item_ids\n"
+DATED = "user_id,item_id,timestamp\n"
 
 
 def write(path: Path, content: str | bytes) -> Path:
@@ -109,6 +112,61 @@ def test_the_item_table_may_name_the_item_otherwise(tmp_path):
         read(log, **options)
     with pytest.raises(DataError, match="pass --items, or leave out --items-id"):
         read(log, columns=columns, items_id="id")
+
+
+DAY = 18262 * 86400  # 2020-01-01
+TIME = DAY + 11 * 3600 + 26 * 60 + 28
+
+
+@pytest.mark.parametrize(
+    ("text", "second"),
+    [
+        ("2020-01-01", DAY),
+        ("2020-01-01 11:26", TIME - 28),
+        ("2020-01-01 11:26:28", TIME),
+        (" 2020-01-01T11:26:28.999 ", TIME),
+        ("2020-01-01T11:26:28Z", TIME),
+        ("2020-01-01 11:26:28 UTC", TIME),
+        ("2020-01-01T11:26:28.5+02:00", TIME - 7200),
+        ("2020-01-01T11:26-0130", TIME - 28 + 5400),
+        ("9999-12-31", 2932896 * 86400),  # a date is no millisecond
+        ("-5", -5),
+        ("7.9", 7),
+        ("1577877988", TIME),
+    ],
+)
+def test_times_as_text(tmp_path, text, second):
+    assert read(write(tmp_path / "log.csv", f"{DATED}u,a,{text}\n")).sequences["timestamps"].to_list() == [[second]]
+    line = f'{{"user_id": "u", "item_id": "a", "timestamp": "{text}"}}\n'
+    assert read(write(tmp_path / "log.jsonl", line)).sequences["timestamps"].to_list() == [[second]]
+
+
+def test_dates_are_read_alike_in_any_batch(tmp_path, tiny):
+    forms = ["2020-01-01T11:26:28Z", "2020-01-01", "3", "", "2020-01-01T11:26:28.25", "NaN"]
+    log = write(tmp_path / "log.csv", DATED + "".join(f"u,{item},{time}\n" for item, time in enumerate(forms)))
+    domain = read(log, timestamp_unit="ms")
+    assert rows(domain, "timestamps") == [("u", ["2", "1", "0", "4"], [0, DAY, TIME, TIME])]
+    assert domain.dropped["interactions_without_timestamp"] == 2
+    table_batches.BLOCK = 1000
+    assert rows(read(log, timestamp_unit="ms"), "timestamps") == rows(domain, "timestamps")
+    with pytest.raises(DataError, match="expected a timestamp in every row"):
+        read(log, strict=True, timestamp_unit="ms")
+
+
+def test_gaps_of_float_times_and_dates_in_lists(tmp_path):
+    log = pl.DataFrame({"user_id": ["u"] * 3, "item_id": ["a", "b", "c"], "timestamp": [2.5, math.nan, None]})
+    log.write_parquet(tmp_path / "log.parquet")
+    domain = read(tmp_path / "log.parquet")
+    assert rows(domain, "timestamps") == [("u", ["a"], [2])]
+    assert domain.dropped["interactions_without_timestamp"] == 2
+    lists = write(tmp_path / "lists.csv", "user_id,item_ids,timestamps\nu,a b,2020-01-01 2020-01-01T11:26:28Z\n")
+    assert rows(read(lists), "timestamps") == [("u", ["a", "b"], [DAY, TIME])]
+
+
+@pytest.mark.parametrize("text", ["01/02/2020", "2020-02-30", "inf", "9" * 30])
+def test_what_is_no_time_is_refused(tmp_path, text):
+    with pytest.raises(DataError, match=rf"dates as text such as 2020-01-31, .*, got '{text}'"):
+        read(write(tmp_path / "log.csv", f"{DATED}u,a,1\nu,b,{text}\n"))
 
 
 LATIN = "user_id,item_id\nu,a\nu,café\n".encode("latin-1")

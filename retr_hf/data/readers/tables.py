@@ -8,8 +8,8 @@ The dirt, and what becomes of it:
   file order is the order; users stay in order of first appearance;
 - rows without a user, an item or (where the column exists) a timestamp are dropped and counted, or refused by
   ``--strict``; so are records of csv and tsv with too few or too many fields, and lines of jsonl that are no object;
-- text that lists values otherwise than separated by blanks is refused (see ``text_lists``), as is csv that is not
-  UTF-8;
+- times may be numbers or dates, as text too (see ``epochs``); text that lists values otherwise than separated by blanks
+  is refused (see ``text_lists``), as is csv that is not UTF-8;
 - an id that holds a line end is refused; texts of a csv of items that hold whole records, as behind a quote that is
   never closed, are counted and one is shown, or refused by ``--strict``;
 - a rating that is missing or no number is below every rating;
@@ -26,6 +26,7 @@ import polars as pl
 
 from ...errors import DataError
 from ..schema import ITEM_ID, ITEM_IDS, RATING, TEXT, TIMESTAMP, TIMESTAMPS, USER_ID
+from .epochs import UNITS, seconds
 from .item_text import join_text
 from .open_quotes import check_ids_in_one_line, note_whole_records
 from .raw import RawLog
@@ -33,8 +34,6 @@ from .spool import Spool
 from .table_batches import batches, columns_of, is_csv
 from .text_lists import ListColumn
 
-UNITS = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}  # timestamps a second
-_LATEST_SECOND = 10**11  # the year 5138: larger "seconds" are milliseconds
 _NAME_COLUMNS = "name them with --columns, such as --columns user_id=reviewerID item_id=asin"
 
 
@@ -60,7 +59,7 @@ def read_tables(
         columns: our name -> the name in the files, of ``user_id``, ``item_id``, ``timestamp``, ``rating``,
             ``item_ids``, ``timestamps``; for example ``{"user_id": "reviewerID", "item_id": "asin"}``.
         text_columns: columns of the item table that make the text.
-        timestamp_unit: "s", "ms", "us" or "ns" since 1970; date columns need no unit. Stored as seconds.
+        timestamp_unit: "s", "ms", "us" or "ns" since 1970; dates need no unit. Stored as seconds.
         whole_catalogue: keep all rows of the item table, also items nobody touched.
 
     Raises:
@@ -119,11 +118,11 @@ def _events(path: Path, spool: Spool, names: Mapping[str, str], unit: str) -> pl
                 frame = _exploded(path, frame, spool, lists)
             frame = frame.with_columns(_ids(frame[name]) for name in (USER_ID, ITEM_ID))
             check_ids_in_one_line(path, frame.select(USER_ID, ITEM_ID))
-            for column in (USER_ID, ITEM_ID, TIMESTAMP):
-                if column in frame.columns:
-                    frame = _with(path, frame, column, f"interactions_without_{column}", spool)
+            for column in (USER_ID, ITEM_ID):
+                frame = _with(path, frame, column, f"interactions_without_{column}", spool)
             if TIMESTAMP in frame.columns:
-                frame = frame.with_columns(_seconds(path, frame[TIMESTAMP], unit))
+                frame = frame.with_columns(seconds(path, frame[TIMESTAMP], unit))
+                frame = _with(path, frame, TIMESTAMP, f"interactions_without_{TIMESTAMP}", spool)
             if RATING in frame.columns:
                 frame = frame.with_columns(_ratings(frame[RATING]))
             yield frame
@@ -243,26 +242,6 @@ def _exploded(path: Path, rows: pl.DataFrame, spool: Spool, columns: Mapping[str
     filled = lengths[ITEM_ID] > 0
     spool.dirt.add("users_without_items", int((~filled).sum()))
     return frame.filter(filled).explode(pl.exclude(USER_ID))
-
-
-def _seconds(path: Path, times: pl.Series, unit: str) -> pl.Series:
-    """Int64 seconds since 1970. Sub-second order is lost only between equal seconds, where file order decides."""
-    if times.dtype in (pl.Date, pl.Datetime):
-        return times.dt.epoch("s").cast(pl.Int64)
-    whole = times.cast(pl.Int64, strict=False) if times.dtype == pl.String else times
-    numbers = times.cast(pl.Float64, strict=False) if whole.null_count() else whole  # floats lose digits of nanoseconds
-    numbers = numbers.cast(pl.Float64) if numbers.dtype.is_decimal() else numbers
-    if not numbers.dtype.is_numeric() or numbers.null_count() or not numbers.is_finite().all():
-        example = times.filter(numbers.is_null()).head(1).to_list() if numbers.null_count() else [str(times.dtype)]
-        raise DataError(
-            f"{path}: timestamps: expected numbers (see --timestamp-unit) or a date column, got {example[0]!r}"
-        )
-    if unit == "s" and (latest := numbers.max() or 0) > _LATEST_SECOND:
-        raise DataError(
-            f"{path}: timestamps: expected seconds since 1970, got {latest:.0f}, which would be after the year "
-            "5000; pass --timestamp-unit ms (or us, ns)"
-        )
-    return (numbers // UNITS[unit]).cast(pl.Int64)
 
 
 def _ratings(column: pl.Series) -> pl.Series:
