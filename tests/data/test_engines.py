@@ -135,6 +135,15 @@ def test_stored_files_that_do_not_fit(engine, tmp_path, rows, message):
         read_stored(str(tmp_path / "part-0.parquet"), engine)
 
 
+def test_stored_milliseconds_are_refused(engine, tmp_path):
+    rows = {"user_id": ["u", None], "item_id": ["i", "i"], "timestamp": [1_577_877_988, 1_577_877_988_000]}
+    pl.DataFrame(rows).write_parquet(tmp_path / "part-0.parquet")
+    assert rows_of(domain_by_engine(engine, read_stored(str(tmp_path), engine))) == [("u", ["i"], [1_577_877_988])]
+    pl.DataFrame(rows | {"user_id": ["u", "u"]}).write_parquet(tmp_path / "part-0.parquet")
+    with pytest.raises(DataError, match="expected seconds since 1970, got 1577877988000.*milliseconds by 1000"):
+        read_stored(str(tmp_path), engine)
+
+
 def test_an_engine_that_gives_up_is_told(tmp_path):
     with (
         pytest.raises(RetrError, match="--engine duckdb gave up: .*No files found"),

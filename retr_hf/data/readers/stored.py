@@ -18,6 +18,7 @@ import polars as pl
 from ...errors import DataError
 from ..engines import FILE, PLACE, ROW, Engine
 from ..schema import ITEM_ID, RATING, TEXT, TIMESTAMP, USER_ID
+from .epochs import check_latest
 from .raw import RawLog
 
 _TYPES = {USER_ID: nw.String, ITEM_ID: nw.String, TIMESTAMP: nw.Int64, RATING: nw.Float32}
@@ -37,7 +38,7 @@ def read_stored(
         columns: other names in the files, ours -> theirs.
 
     Raises:
-        DataError: columns that are missing or of another type.
+        DataError: columns that are missing or of another type; times in milliseconds.
     """
     names = {ours: (columns or {}).get(ours, ours) for ours in _TYPES}
     stored = engine.files(interactions)
@@ -60,6 +61,9 @@ def read_stored(
             events = events.filter(nw.col(name) != "" if _TYPES[name] == nw.String else ~nw.col(name).is_null())
             before, rows = rows, _count(events)
             dropped[f"interactions_without_{name}"] = before - rows
+    if TIMESTAMP in wanted:
+        latest = _one(events.select(nw.col(TIMESTAMP).max()))
+        check_latest(interactions, latest, "divide them where they are written, milliseconds by 1000")
     return RawLog(
         events=events,
         items=pl.scan_parquet(items).select(pl.col(ITEM_ID, TEXT).cast(pl.String)) if items else None,
@@ -86,4 +90,9 @@ def _check_type(address: str, ours: str, theirs: str, dtype: nw.dtypes.DType) ->
 
 
 def _count(frame: nw.LazyFrame) -> int:
-    return int(frame.select(nw.len()).collect("polars").to_native().item())
+    return int(_one(frame.select(nw.len())))
+
+
+def _one(frame: nw.LazyFrame) -> int | None:
+    """The value of one row with one column."""
+    return frame.collect("polars").to_native().item()
