@@ -4,7 +4,7 @@ The folder appears whole or not at all: everything is written beside it and rena
 """
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timezone
 from itertools import chain
 from pathlib import Path
@@ -22,29 +22,22 @@ from .card import dataset_card
 from .core import coded, codes_of, counted_k_core
 from .domain import DOMAIN_FORMAT
 from .domain_folder import check_may_write, fingerprints, is_up_to_date, replacing
-from .negatives import sample_negatives
+from .negatives_of_splits import negatives_of_splits
 from .readers.raw import KIND, SEEN, SPLIT, RawDomain
 from .schema import (
     DOMAIN_FILE,
     INTERACTIONS_DIR,
     ITEM_ID,
     ITEM_IDS,
-    NEGATIVES,
     NEGATIVES_DIR,
     PIVOTAL,
     PIVOTAL_DIR,
     SPLITS,
-    TEST,
     TEXT,
     TIMESTAMPS,
     USER_ID,
-    VALIDATION,
 )
 from .splits import FRACTIONS, LEAVE_ONE_OUT, leaking_train_events, split_sequences
-
-_ROW_GROUP = (
-    2**16
-)  # rows of negatives that are drawn, and written, at once; a multiple of the block of `sample_negatives`
 
 
 def write_domain(
@@ -126,7 +119,7 @@ def write_domain(
     with replacing(output) as folder:
         for split, rows in splits.items():
             _write_split(folder, split, rows)
-        for split, tables in _negatives(touched, len(catalog), num_negatives, seed):
+        for split, tables in negatives_of_splits(touched, len(catalog), num_negatives, seed):
             _write_rows(folder / NEGATIVES_DIR / f"{split}.parquet", tables)
         catalog.save_pretrained(folder)
         has = {column: column in sequences.columns for column in (PIVOTAL, TIMESTAMPS)}
@@ -166,38 +159,6 @@ def _with_catalog(raw: RawDomain, sequences: pl.DataFrame, dropped: dict[str, in
     offsets = np.concatenate([[0], np.cumsum(lists.list.len().to_numpy(), dtype=np.int64)])
     indices = pa.LargeListArray.from_arrays(pa.array(offsets), pa.array(index_of_code[codes_of(flat)]))
     return sequences.with_columns(pl.from_arrow(indices).alias(ITEM_IDS)), catalog
-
-
-def _negatives(
-    splits: dict[str, pl.DataFrame], num_items: int, count: int, seed: int
-) -> Iterator[tuple[str, Iterator[pa.Table]]]:
-    """Candidates of validation and test, untouched by the user in *any* split or row; a row group at a time."""
-    streams = np.random.default_rng(seed).spawn(2)
-    for split, rng in zip((VALIDATION, TEST), streams, strict=True):
-        yield split, _negatives_of(splits, split, num_items, count, rng)
-
-
-def _negatives_of(
-    splits: dict[str, pl.DataFrame], split: str, num_items: int, count: int, rng: np.random.Generator
-) -> Iterator[pa.Table]:
-    users = splits[split].select(USER_ID).with_row_index("row")
-    of_users = [  # (row of a user, place of their items in a split), not the items: only a row group of those is copied
-        (rows[ITEM_IDS], rows.select(USER_ID).with_row_index("place").join(users, on=USER_ID).sort("row"))
-        for rows in splits.values()
-    ]
-    for first in range(0, max(users.height, 1), _ROW_GROUP):
-        names = users[USER_ID][first : first + _ROW_GROUP]
-        touched = []
-        for lists, places in of_users:
-            begin, end = (places["row"].search_sorted(row) for row in (first, first + len(names)))
-            group = places[begin:end]
-            touched.append(group.select("row", lists.gather(group["place"])))
-        pairs = pl.concat(touched).explode(ITEM_IDS)
-        values, offsets = sample_negatives(
-            pairs["row"].to_numpy() - first, pairs[ITEM_IDS].to_numpy(), len(names), num_items, count, rng
-        )
-        lists = pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), pa.array(values, pa.int32()))
-        yield pa.table({USER_ID: names.to_arrow().cast(pa.string()), NEGATIVES: lists})
 
 
 def _statistics(splits: dict[str, pl.DataFrame], num_items: int) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from retr_hf.data import core, user_parts
 from retr_hf.data.core import first_rows, k_core_filter
 from retr_hf.data.log_options import DUPLICATES, LogOptions, domain_of_log, seconds_of
-from retr_hf.data.negatives import sample_negatives
+from retr_hf.data.negatives import sample_negatives, touched_pairs
 from retr_hf.data.prepare import write_domain
 from retr_hf.data.readers.raw import RawDomain, RawLog
 from retr_hf.errors import DataError
@@ -121,7 +121,8 @@ def test_counts_and_first_rows_do_not_depend_on_the_block(monkeypatch):
 def test_drawing_is_floyds_algorithm_row_by_row():
     rng = np.random.default_rng(3)
     rows, items, num_items, count = rng.integers(0, 9, 60), rng.integers(1, 13, 60), 12, 6
-    values, offsets = sample_negatives(rows, items, 9, num_items, count, np.random.default_rng(4))
+    pairs = touched_pairs(rows, items, num_items)
+    values, offsets = sample_negatives(pairs, np.arange(9), num_items, count, np.random.default_rng(4))
     untouched = [sorted(set(range(1, 13)) - set(items[rows == row])) for row in range(9)]
     rng, chosen = np.random.default_rng(4), [[] for _ in range(9)]
     for step in range(count):

@@ -16,7 +16,6 @@ from retr_hf.data import prepare
 from retr_hf.data.core import k_core_filter
 from retr_hf.data.domain import load_domain
 from retr_hf.data.log_options import domain_of_log
-from retr_hf.data.negatives import sample_negatives
 from retr_hf.data.prepare import write_domain
 from retr_hf.data.readers.atomic import read_atomic
 from retr_hf.data.readers.raw import RawDomain
@@ -159,44 +158,6 @@ def test_own_split_is_kept(tmp_path):
     assert domain.provenance["options"]["k_core"] == 0
     # untouched in *any* split: e and f
     assert sorted(domain.negatives("test")[0].tolist()) == [5, 6]
-
-
-def test_negatives_are_distinct_untouched_and_seeded():
-    rng = np.random.default_rng(0)
-    touched_rows, touched_items = rng.integers(0, 50, 3000), rng.integers(1, 201, 3000)
-    values, offsets = sample_negatives(touched_rows, touched_items, 50, 200, 100, np.random.default_rng(1))
-    assert (values.dtype, offsets.dtype) == (np.int32, np.int64)
-    for row in range(50):
-        touched = set(touched_items[touched_rows == row].tolist())
-        drawn = values[offsets[row] : offsets[row + 1]].tolist()
-        assert len(drawn) == len(set(drawn)) == min(100, 200 - len(touched))
-        assert set(drawn) <= set(range(1, 201)) - touched
-    again, _ = sample_negatives(touched_rows, touched_items, 50, 200, 100, np.random.default_rng(1))
-    other, _ = sample_negatives(touched_rows, touched_items, 50, 200, 100, np.random.default_rng(2))
-    assert np.array_equal(values, again) and not np.array_equal(values, other)
-
-
-def test_negatives_are_uniform():
-    # 40,000 rows touched items 2 and 5 of 8: each of the other 6 must be among 3 candidates with p = 1/2, and in the
-    # first place with p = 1/6. Bounds are 5 standard deviations.
-    num_rows = 40_000
-    touched_rows = np.repeat(np.arange(num_rows), 2)
-    touched_items = np.tile([5, 2], num_rows)
-    values, offsets = sample_negatives(touched_rows, touched_items, num_rows, 8, 3, np.random.default_rng(0))
-    assert np.array_equal(offsets, 3 * np.arange(num_rows + 1))
-    drawn = np.bincount(values, minlength=9)
-    assert drawn[[0, 2, 5]].tolist() == [0, 0, 0]
-    assert np.abs(drawn[[1, 3, 4, 6, 7, 8]] - num_rows / 2).max() < 5 * np.sqrt(num_rows / 4)
-    first = np.bincount(values[::3], minlength=9)[[1, 3, 4, 6, 7, 8]]
-    assert np.abs(first - num_rows / 6).max() < 5 * np.sqrt(num_rows * 5 / 36)
-
-
-def test_negatives_of_many_rows_agree_with_the_block_of_each(monkeypatch):
-    monkeypatch.setattr("retr_hf.data.negatives._BLOCK", 3)
-    touched_rows, touched_items = np.arange(10), np.arange(10) % 4 + 1
-    values, offsets = sample_negatives(touched_rows, touched_items, 10, 4, 3, np.random.default_rng(0))
-    drawn = [set(values[offsets[row] : offsets[row + 1]].tolist()) for row in range(10)]
-    assert drawn == [{1, 2, 3, 4} - {row % 4 + 1} for row in range(10)]
 
 
 def contents(folder: Path) -> dict[str, bytes]:
