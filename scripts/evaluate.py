@@ -1,9 +1,9 @@
 """Ranks a model, or an untrained baseline, on a prepared domain.
 
-    python scripts/evaluate.py runs/scientific data/scientific
+    python scripts/evaluate.py runs/scientific/X-RETR/seed-0 data/scientific
     python scripts/evaluate.py runs/open_five/X-RETR data/scientific --name zero-shot --results runs/rows.jsonl
     python scripts/evaluate.py --baseline popularity data/scientific
-    accelerate launch --num_processes 4 scripts/evaluate.py runs/scientific data/scientific
+    accelerate launch --num_processes 4 scripts/evaluate.py runs/scientific/X-RETR/seed-0 data/scientific
 
 A model of texts alone ranks any domain embedded by its encoder: without fine-tuning that is zero-shot.
 """

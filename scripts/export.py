@@ -1,8 +1,8 @@
 #!/usr/bin/env python
 """Export: a model folder becomes programs (ONNX, torch.export) and a FAISS index of its items.
 
-    python scripts/export.py runs/scientific --output served/scientific
-    python scripts/export.py runs/scientific --output served/scientific --onnx --torch --index hnsw
+    python scripts/export.py runs/scientific/X-RETR/seed-0 --output served/scientific
+    python scripts/export.py runs/scientific/X-RETR/seed-0 --output served/scientific --onnx --torch --index hnsw
     python scripts/export.py runs/open_five/X-RETR --catalog data/scientific --output served/zero_shot
 
 Needs pip install 'retr_hf[serve]'. Every program is held against the eager model on other batch sizes and lengths than

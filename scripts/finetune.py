@@ -2,7 +2,7 @@
 
     python scripts/finetune.py recipes/finetune/scientific.yaml init=runs/open_five/X-RETR
     python scripts/finetune.py recipes/finetune/scientific.yaml init=null output=runs/scratch        # the twin
-    python scripts/finetune.py recipes/finetune/scientific.yaml recipes/systems/x_locker.yaml init=runs/x_locker
+    python scripts/finetune.py recipes/finetune/arts.yaml recipes/systems/x_locker.yaml init=runs/open_five/X-Locker
     accelerate launch --num_processes 4 scripts/finetune.py recipes/finetune/scientific.yaml init=runs/open_five/X-RETR
 
 Opens a model folder (or nothing) and prepared domains, one run a domain; leaves model folders with their catalogues and

@@ -1,9 +1,13 @@
 """Recommends next items for a history, with titles, scores and the behaviours on the pathway.
 
-python scripts/recommend.py runs/scientific B00TNNWMXI B00IBZE2EQ -k 5
-python scripts/recommend.py runs/scientific --domain data/scientific --user 42 --figure pathway.png
-python scripts/recommend.py runs/open_five --catalog data/scientific B00TNNWMXI       # zero-shot, another catalogue
-python scripts/recommend.py runs/scientific --texts B00TNNWMXI "glass beaker 250 ml"   # an item nobody has seen yet
+python scripts/recommend.py runs/scientific/X-RETR/seed-0 B00TNNWMXI B00IBZE2EQ -k 5
+python scripts/recommend.py runs/scientific/X-RETR/seed-0 --domain data/scientific --user 42 --figure pathway.png
+
+# zero-shot, another catalogue
+python scripts/recommend.py runs/open_five/X-RETR --catalog data/scientific B00TNNWMXI
+
+# an item nobody has seen yet
+python scripts/recommend.py runs/scientific/X-RETR/seed-0 --texts B00TNNWMXI "glass beaker 250 ml"
 """
 
 import argparse

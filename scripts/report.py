@@ -3,13 +3,13 @@
 prepared domain becomes a page that shows how it is and what in it will hurt.
 
     # tables to the terminal
-    python scripts/report.py runs/scientific/results.jsonl
+    python scripts/report.py runs/scientific/rows.jsonl
 
     # the rows of many runs, copied together from any number of machines, into one file
-    python scripts/report.py 'runs/*/results.jsonl' --output RESULTS.md
+    python scripts/report.py 'runs/*/rows.jsonl' --output RESULTS.md
 
     # beside every published system of these domains, not only those that were measured
-    python scripts/report.py 'runs/*/results.jsonl' --published all
+    python scripts/report.py 'runs/*/rows.jsonl' --published all
 
     # does pre-training help? each system with and without it, the difference over seeds with its confidence interval
     python scripts/report.py runs/cross_domain/rows.jsonl --paired
@@ -17,8 +17,8 @@ prepared domain becomes a page that shows how it is and what in it will hurt.
     # a table a domain: sampled ranking with full ranking beside it, parameters and GFLOPs, the papers' numbers
     python scripts/report.py runs/intra/table/rows.jsonl --by-domain
 
-    # runs/scientific/learning_curves.png, also of a run that is still going on
-    python scripts/report.py --figures runs/scientific
+    # runs/scientific/X-RETR/seed-0/learning_curves.png, also of a run that is still going on
+    python scripts/report.py --figures runs/scientific/X-RETR/seed-0
 
     # a look at the data: looks/shop/look.html and shop.png, warnings to the terminal; several domains on one page
     python scripts/report.py --domain data/shop

@@ -117,7 +117,7 @@ def append_rows(path: str | Path, rows: Iterable[ResultRow]) -> None:
 
 
 def read_rows(paths: str | Path | Iterable[str | Path]) -> list[ResultRow]:
-    """Rows of one or several JSON lines files; a path may be a pattern (``runs/*/results.jsonl``).
+    """Rows of one or several JSON lines files; a path may be a pattern (``runs/*/rows.jsonl``).
 
     The same measurement (``ResultRow.key``) seen twice, in one file or in several: the one with the latest date wins,
     of equal dates the one read last. The order is that of the first appearance.
