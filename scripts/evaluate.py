@@ -29,7 +29,7 @@ from retr_hf.model.processing_retr import check_catalog
 from retr_hf.model.recommender import open_model
 from retr_hf.model.text_whitening import text_table
 from retr_hf.report.results import append_rows
-from retr_hf.stage import print_metrics, ranks_of_split, result_rows, run
+from retr_hf.stage import print_metrics, ranks_of_split, require_splits, result_rows, run
 from retr_hf.training.run_folder import RUN_FILE
 from retr_hf.training.settings import EvaluationSettings
 
@@ -59,6 +59,7 @@ def main() -> None:
     model = None if args.baseline else open_any(args.model).to(accelerator.device)
     for path in args.domain:
         domain = load_domain(path)
+        require_splits(domain, args.split)
         if args.baseline:
             ranks = baseline_ranks(args.baseline, domain, args.split)
             about = {"recipe": "scripts/evaluate.py", "system": args.baseline, "sources": [], "seed": 0}

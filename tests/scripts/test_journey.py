@@ -262,6 +262,9 @@ def test_an_empty_split_is_told_before_training(tmp_path, monkeypatch, capsys):
         data={"domains": [str(tmp_path / "shop")], "max_length": 10}, model=TINY | {"item_features": "id"},
     )  # fmt: skip
     assert "validation split is empty" in fails(monkeypatch, capsys, "finetune.py", recipe)
+    for split in ("test", "validation"):
+        popularity = ["--baseline", "popularity", tmp_path / "shop", "--split", split]
+        assert f"the {split} split is empty; users need three" in fails(monkeypatch, capsys, "evaluate.py", *popularity)
 
 
 def test_mistakes_are_told_in_words(world, cycle, tmp_path, monkeypatch, capsys):
