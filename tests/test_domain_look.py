@@ -92,6 +92,7 @@ def test_the_page_and_the_terminal_say_every_finding_and_escape_the_data(look):
     told = " ".join("".join(Page(text).words).split())
     kinds = {finding.kind for finding in look.findings["shop"]}
     assert {"few-test-rows", "future-in-training", "targets-seen-before"} <= kinds
+    assert "popularity-collapse" not in kinds  # thirty items drawn uniformly
     for finding in look.findings["shop"]:
         assert finding.what in told and finding.remedy in told and f"{finding.level}: {finding.kind}: " in look.text
         assert all(example in told for example in finding.examples)
@@ -152,6 +153,21 @@ def test_panels_say_their_figures(look):
     axes = Figure().subplots()
     domain_panels(profile)[4].draw(axes)
     assert [patch.get_width() for patch in axes.patches[:3]] == [profile.targets.events, 40, 40]
+
+
+def test_without_test_rows_it_says_so_and_gives_no_advice_from_none(tmp_path):
+    columns = {
+        "user_id": [f"u{user}" for user in range(9)],
+        "item_ids": [[f"i{user}", f"i{user + 1}"] for user in range(9)],
+    }
+    items = pl.DataFrame(
+        {"item_id": [f"i{item}" for item in range(10)], "text": [f"text {item}" for item in range(10)]}
+    )
+    write_domain(RawDomain(pl.DataFrame(columns), items, reader="tables", options={}), tmp_path / "shop", k_core=0)
+    look = look_at_domains([tmp_path / "shop"], tmp_path / "look")
+    told = " ".join(look.text.split())
+    assert "warning: no-test-rows: no user has a test row" in told and "lower --k-core" in told and "HR@10" not in told
+    assert "seen items: no row is evaluated" in told and "no row is evaluated" in look.page.read_text(encoding="utf-8")
 
 
 def test_mistakes(tmp_path):

@@ -16,6 +16,7 @@ def facts(profile: Any) -> dict[str, str]:
     times, total = profile.times, int((histories.lengths * histories.users).sum())
     users = int(histories.users.sum())
     _, longest = histories.longest
+    head = f"{popularity.head.percent} ({popularity.head_items.percent} of items)"
     return {
         "users": f"{users:,}",
         "items": f"{popularity.untouched.whole:,}",
@@ -25,7 +26,7 @@ def facts(profile: Any) -> dict[str, str]:
         **{f"cut off by max_length {limit}": cut.percent for limit, cut in histories.cut_events.items()},
         "steps to the same item": histories.same_again.percent,
         "Gini of popularity": f"{popularity.gini:.2f}",
-        "interactions on the top 1 % of items": popularity.head.percent,
+        "interactions on the most popular items": head,
         "targets in training's top ten": popularity.top.percent,
         **{f"{split} rows": f"{rows:,}" for split, rows in targets.rows.items()},
         "test targets not in training": targets.cold["test"].percent,
@@ -52,8 +53,9 @@ def summary(label: str, profile: Any, findings: Sequence[Any], advice: str) -> s
         lines += _wrapped(f"{finding.level}: ", f"{finding.kind}: {finding.what}")
         lines += _wrapped("    for example: ", "; ".join(finding.examples)) if finding.examples else []
         lines += _wrapped("    remedy: ", finding.remedy)
-    seen = profile.targets.seen["test"].percent
-    return "\n".join([*lines, *_wrapped("seen items: ", f"{seen} of the test targets: {advice}")])
+    seen = profile.targets.seen["test"]
+    told = f"{seen.percent} of the test targets: {advice}" if seen.whole else advice
+    return "\n".join([*lines, *_wrapped("seen items: ", told)])
 
 
 def counted(findings: Sequence[Any]) -> str:

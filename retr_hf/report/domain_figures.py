@@ -47,8 +47,8 @@ def domain_panels(profile: Any) -> list[Panel]:
             lambda axes: _lengths(axes, histories),
         ),
         Panel(
-            f"Item popularity\ntop 1 % of items: {popularity.head.percent} of interactions",
-            "Interactions of each item, the most popular first, both axes logarithmic. Shaded: the top 1 %.",
+            f"Item popularity\ntop {popularity.head_items.percent} of items: {popularity.head.percent} of interactions",
+            "Interactions of each item, the most popular first, both axes logarithmic. Shaded: these top items.",
             lambda axes: _popularity(axes, popularity),
         ),
         Panel(
@@ -157,7 +157,7 @@ def _popularity(axes: Axes, popularity: Any) -> None:
     axes.plot(popularity.ranks, popularity.counts, color=TRAIN, linewidth=1.5)
     axes.set_xscale("log")
     axes.set_yscale("log")
-    axes.axvspan(popularity.ranks[0] * 0.9, max(1, 0.01 * popularity.untouched.whole), color=TEST, alpha=0.2)
+    axes.axvspan(popularity.ranks[0] * 0.9, popularity.head_items.count, color=TEST, alpha=0.2)
     axes.set_xlim(left=popularity.ranks[0] * 0.9)
     for axis in (axes.xaxis, axes.yaxis):
         _plain_log(axis)

@@ -41,6 +41,7 @@ def _look(label: str, profile: Any, findings: Sequence[Any], advice: str) -> dic
         "counted": counted(findings),
         "findings": findings,
         "advice": advice,
+        "tested": profile.targets.rows["test"] > 0,
         "panels": panels,
         "popular": profile.popularity.examples,
         **{key: getattr(profile, key) for key in ("reader", "retr_hf_version", "created")},

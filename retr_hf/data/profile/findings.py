@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from ..schema import TEST, VALIDATION
 from .domain_profile import DomainProfile
 from .near_texts import NEAR
+from .part import Part
 
 WARNING, NOTE = "warning", "note"
 
@@ -20,6 +21,7 @@ HEAVY_USER, HEAVY_TIMES = 0.01, 100  # of interactions, and times the median: a 
 NO_TARGET = 0.2  # of training rows: a fifth of the users teach nothing, so that counts of users mislead
 HEAD = 0.5  # of interactions on 1 % of the items: the majority; metrics then tell who ranks the bestsellers
 TOP = 0.2  # of targets: popularity then reaches HR@10 0.2, more than any system is said to on Scientific (0.146)
+UNEVEN = 3  # times what equal items would give: the ten of a shop of 30 items are a third of it, its top item 3 %
 COLD = 0.05  # of targets: models of item ids lose them all; at HR@10 = 0.1 a text model gains a twentieth for nothing
 FEW_TARGETS = 1000  # at HR@10 = 0.1 the 95 % interval of 1,000 users is +- 0.019: wider than most claimed gains
 MISSING = 0.01  # of items or of interactions: one target in a hundred that text cannot find
@@ -50,6 +52,8 @@ def findings(profile: DomainProfile) -> list[Finding]:
 
 def advice_on_seen_items(profile: DomainProfile) -> str:
     """Whether items of the own history are to be recommended, by how many targets stand there: one sentence."""
+    if not any(part.whole for part in profile.targets.seen.values()):
+        return "no row is evaluated, so that nothing tells whether seen items come back"
     seen = _targets(profile, profile.targets.seen)
     if seen >= OFTEN_SEEN:
         return "keep seen items: rank with protocol full, and let the model learn repeats (model.repeat_term)"
@@ -115,12 +119,13 @@ def _histories(profile: DomainProfile) -> Iterator[Finding]:
 
 def _popularity(profile: DomainProfile) -> Iterator[Finding]:
     popularity = profile.popularity
-    if popularity.head.share >= HEAD or popularity.top.share >= TOP:
+    if _uneven(popularity.head, HEAD, popularity.head_items) or _uneven(popularity.top, TOP, popularity.top_items):
+        reached = f"the target of {popularity.top} test and validation rows"
         yield Finding(
             "popularity-collapse",
             WARNING,
-            f"{popularity.head} interactions fall on the most popular 1 % of the items, and the ten most "
-            f"frequent items of training are the target of {popularity.top} test and validation rows",
+            f"{popularity.head} interactions fall on the most popular items, {popularity.head_items}, and the "
+            f"{popularity.top_items.count} most frequent items of training are {reached}",
             "put the popularity baseline beside every result (evaluate.py --baseline popularity), and ask whether the "
             "head is a default, a bundle or a campaign that should be dropped",
             tuple(popularity.examples),
@@ -129,6 +134,15 @@ def _popularity(profile: DomainProfile) -> Iterator[Finding]:
 
 def _splits(profile: DomainProfile) -> Iterator[Finding]:
     targets = profile.targets
+    if not targets.rows[TEST]:
+        yield Finding(
+            "no-test-rows",
+            WARNING,
+            f"no user has a test row, so that nothing can be measured here; the longest history has "
+            f"{profile.histories.longest[1].count:,} interactions",
+            "users need three items: prepare with a lower --k-core, which leaves them more, or take a longer log",
+        )
+        return
     if max(targets.cold[VALIDATION].share, targets.cold[TEST].share) >= COLD:
         yield Finding(
             "items-only-in-test",
@@ -144,7 +158,7 @@ def _splits(profile: DomainProfile) -> Iterator[Finding]:
             "few-test-rows",
             WARNING,
             f"{targets.rows[TEST]:,} test rows: at HR@10 = 0.1 the 95 % interval is "
-            f"± {1.96 * (0.1 * 0.9 / max(1, targets.rows[TEST])) ** 0.5:.3f}, over users alone",
+            f"± {1.96 * (0.1 * 0.9 / targets.rows[TEST]) ** 0.5:.3f}, over users alone",
             "compare systems user by user and over several seeds (report.py --paired), and call no small gain one",
         )
     seen = _targets(profile, targets.seen)
@@ -243,6 +257,11 @@ def _texts(profile: DomainProfile) -> Iterator[Finding]:
             f"{texts.long} texts are longer than 256 words, which all-MiniLM-L6-v2 does not read to the end",
             "put what matters first (--text-columns title brand description), or embed with an encoder that reads more",
         )
+
+
+def _uneven(share: Part, threshold: float, items: Part) -> bool:
+    """Whether ``items`` have more than ``threshold`` of all, and several times what is theirs in any catalogue."""
+    return share.share >= max(threshold, UNEVEN * items.share)
 
 
 def _targets(profile: DomainProfile, parts: dict) -> float:

@@ -21,8 +21,10 @@ class PopularityProfile:
         ranks, counts: some points of the rank-frequency curve; the first and the last item touched are among them.
         items, interactions: the Lorenz curve: the share of the least popular items -> their share of interactions.
         gini: 1 - 2 * the area under the Lorenz curve: 0 where all items are equal, towards 1 where one has everything.
-        head: interactions with the most popular 1 % of the items (at least one).
-        top: targets of validation and test among the ten items most frequent in training: HR@10 of popularity.
+        head_items: the most popular 1 % of the items, at least one: in a small catalogue that is more.
+        head: interactions with these.
+        top_items: the ten items most frequent in training.
+        top: targets of validation and test among these: HR@10 of popularity.
         untouched: items without any interaction.
         examples: the two most popular items.
     """
@@ -32,7 +34,9 @@ class PopularityProfile:
     items: np.ndarray
     interactions: np.ndarray
     gini: float
+    head_items: Part
     head: Part
+    top_items: Part
     top: Part
     untouched: Part
     examples: list[str]
@@ -44,6 +48,7 @@ def profile_popularity(events: Events) -> PopularityProfile:
     order = np.argsort(-count, kind="stable")
     descending = count[order]
     total, items, touched = int(count.sum()), len(count), int((count > 0).sum())
+    head_items = max(1, round(HEAD * items))
     cumulated = np.concatenate([[0], np.cumsum(descending[::-1])]) / total
     share = np.linspace(0, 1, _POINTS + 1)
     ranks = np.unique(np.geomspace(1, touched, _POINTS).round().astype(np.int64))
@@ -58,7 +63,9 @@ def profile_popularity(events: Events) -> PopularityProfile:
         items=share,
         interactions=np.interp(share, np.linspace(0, 1, items + 1), cumulated),
         gini=float(1 - (cumulated[1:] + cumulated[:-1]).sum() / items),  # trapezoids of width 1 / items
-        head=Part(int(descending[: max(1, round(HEAD * items))].sum()), total),
+        head_items=Part(head_items, items),
+        head=Part(int(descending[:head_items].sum()), total),
+        top_items=Part(len(best), items),
         top=Part(int(np.isin(targets, best).sum()), len(targets)),
         untouched=Part(items - touched, items),
         examples=examples,

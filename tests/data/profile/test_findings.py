@@ -67,6 +67,31 @@ def popularity(world):
     return {"popularity-collapse": f"{head:,} of 7,230", "targets-seen-before": "1,205 of 1,205 (100.0 %) validation"}
 
 
+def small_and_even(world):
+    """Thirty items drawn uniformly: ten of them are a third of the targets, and nothing is wrong with that."""
+    draw = np.random.default_rng(0)
+    for items in world.items.values():
+        items[:] = [f"i{item}" for item in draw.permutation(30)[:6]]
+    world.texts = {f"i{item}": world.texts[f"i{item}"] for item in range(30)}
+    return {}
+
+
+def small_and_uneven(world):
+    small_and_even(world)
+    for items in world.items.values():
+        items[:] = ["i0", items[1].replace("i0", "i1"), "i0", items[3].replace("i0", "i1"), "i0", "i1"]
+    told = "3,615 of 7,230 (50.0 %) interactions fall on the most popular items, 1 of 30 (3.3 %), and the 10 most"
+    alike = "users with five or more interactions"  # of two items left to choose, many choose the same
+    return {"popularity-collapse": told, "targets-seen-before": "100.0 %) validation", "doubled-users": alike}
+
+
+def untested(world):
+    for columns in (world.items, world.times):
+        for user in columns:
+            del columns[user][2:]
+    return {"no-test-rows": "nothing can be measured here; the longest history has 2 interactions"}
+
+
 def cold(world):
     for user in range(0, 1205, 10):  # 121 users
         world.items[f"u{user}"][-1] = f"new{user}"
@@ -137,7 +162,8 @@ def long_text(world):
 
 
 FAULTS = [
-    identical, same_again, twins, heavy_user, nothing_to_train, long_histories, popularity, cold, few, seen_before,
+    identical, same_again, twins, heavy_user, nothing_to_train, long_histories, popularity, small_and_even,
+    small_and_uneven, untested, cold, few, seen_before,
     impossible_times, unordered, tied, text_missing, no_text, same_text, near_text, long_text,
 ]  # fmt: skip
 

@@ -84,7 +84,7 @@ def test_popularity_by_hand(tmp_path):
     # Lorenz curve at 0, 20, 40, 60, 80, 100 %: 0, 0, .1, .3, .6, 1; area .2 (0 + .1 + .3 + .6 + 1 / 2) = .3
     assert np.allclose(popularity.interactions[::40], [0, 0, 0.1, 0.3, 0.6, 1])
     assert popularity.gini == pytest.approx(1 - 2 * 0.3)
-    assert popularity.head == Part(4, 10)  # at least one item
+    assert (popularity.head, popularity.head_items.count) == (Part(4, 10), 1)  # at least one item
     assert popularity.untouched == Part(1, 5)
     assert popularity.top == Part(4, 4)  # five items: all are among the ten
     assert popularity.examples[0] == "item a “text of a”: 4 interactions"
