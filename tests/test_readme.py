@@ -28,8 +28,9 @@ def quickstart(tmp_path, monkeypatch):
     embed_catalog("data/synthetic/camping", "hashing:32", progress=False)
     catalog = ItemCatalog.from_pretrained("data/synthetic/camping")
     config = RetrConfig(
-        hidden_size=16, num_attention_heads=2, text_size=32, num_experts=2, text_encoder=catalog.text_encoder
-    )
+        hidden_size=16, num_attention_heads=2, text_size=32, num_experts=2, text_encoder=catalog.text_encoder,
+        max_position_embeddings=60,
+    )  # fmt: skip
     Recommender(RetrForSequentialRecommendation(config), RetrProcessor(catalog)).save_pretrained(
         "runs/synthetic/camping/RETR"
     )
@@ -44,7 +45,9 @@ def test_python_blocks_run_in_order(quickstart):
         except Exception as error:
             pytest.fail(f"block {number}: {type(error).__name__}: {error}\n{block}")
     assert len(BLOCKS) >= 7 and Path("runs/camping_grown/model.safetensors").is_file()
-    assert list(Path("runs/trainer").glob("checkpoint-*/item_embeddings.safetensors"))
+    (trained,) = Path("runs/trainer").glob("checkpoint-*")
+    assert (trained / "item_embeddings.safetensors").is_file()
+    assert names["Recommender"].from_pretrained(trained).processor.max_length == 60  # all that the model reads
 
 
 def test_my_own_csv(tmp_path, monkeypatch, capsys):

@@ -37,7 +37,8 @@ class RetrProcessor(ProcessorMixin):
 
     Args:
         catalog: the items, with text vectors where the model reads text.
-        max_length: history items the model reads; the most recent ones are kept.
+        max_length: history items that are read, the most recent ones; None is as many as the model reads: saved beside
+            one or given to a ``Recommender`` it is told, and until then histories stay whole.
         unknown_items: what happens to an id the catalogue does not hold: ``"skip"`` leaves it out of the history (the
             order of the others stays), ``"error"`` raises, ``"text"`` takes it for the text of an item never seen and
             embeds it on the fly, by the catalogue's own encoder.
@@ -55,7 +56,7 @@ class RetrProcessor(ProcessorMixin):
     def __init__(
         self,
         catalog: ItemCatalog,
-        max_length: int = 50,
+        max_length: int | None = None,
         unknown_items: str = "skip",
         padding_side: str = "right",
         text_whitening: float | None = None,
@@ -67,7 +68,7 @@ class RetrProcessor(ProcessorMixin):
         ):
             if value not in allowed:
                 raise ValueError(f"{name}={value!r}: expected one of {', '.join(allowed)}")
-        if max_length < 1:
+        if max_length is not None and max_length < 1:
             raise ValueError(f"max_length={max_length}: expected at least 1")
         super().__init__()
         self.catalog, self.max_length, self.unknown_items = catalog, max_length, unknown_items
@@ -98,8 +99,8 @@ class RetrProcessor(ProcessorMixin):
         if (folder / "config.json").is_file():
             config = RetrConfig.from_pretrained(folder)
             check_catalog(config, catalog)
-            most = config.max_position_embeddings
-            settings["max_length"] = min(settings.get("max_length", most), most)
+            most = longest_history(config)
+            settings["max_length"] = min(settings.get("max_length") or most, most)
             settings["text_whitening"] = config.text_whitening
         return cls(catalog, **settings | kwargs)
 
@@ -203,7 +204,7 @@ class RetrProcessor(ProcessorMixin):
 
     def pad(self, rows: Sequence[Sequence[int]]) -> BatchFeature:
         """Rows of the item table of histories, whole, empty ones too -> what the call above gives."""
-        rows = [np.asarray(row[-self.max_length :], dtype=np.int64) for row in rows]
+        rows = [np.asarray(self.window(row), dtype=np.int64) for row in rows]
         longest = max((len(row) for row in rows), default=1)
         input_ids = torch.zeros(len(rows), longest, dtype=torch.long)
         left = self.padding_side == "left"
@@ -212,10 +213,16 @@ class RetrProcessor(ProcessorMixin):
             row[begin : begin + len(indices)] = torch.from_numpy(indices)
         return BatchFeature({"input_ids": input_ids, "attention_mask": (input_ids != 0).long()})
 
-    def whiten_as(self, text_whitening: float | None) -> None:
-        """Reads texts as a model with this ``RetrConfig.text_whitening`` does."""
-        if text_whitening != self.text_whitening:
-            self.text_whitening, self._whitening = text_whitening, None
+    def window(self, row: Sequence[int]) -> Sequence[int]:
+        """What is read of a history: its last ``max_length`` items."""
+        return row if self.max_length is None else row[-self.max_length :]
+
+    def read_as(self, config: RetrConfig) -> None:
+        """Reads texts as the model of this config does and, where no ``max_length`` was given, as many items."""
+        if self.max_length is None:
+            self.max_length = longest_history(config)
+        if config.text_whitening != self.text_whitening:
+            self.text_whitening, self._whitening = config.text_whitening, None
 
     def read(self, texts: Sequence[str]) -> np.ndarray:
         """Vectors of new texts, float32 [X, T], as the model reads them.
@@ -258,6 +265,11 @@ class RetrProcessor(ProcessorMixin):
         for place in np.flatnonzero(new):
             known[place] = (texts[indices[place] - len(self.catalog) - 1],) * 2
         return known
+
+
+def longest_history(config: RetrConfig) -> int:
+    """Items of a history that a model reads; a bidirectional one has a place for the [mask] behind them."""
+    return config.max_position_embeddings - (config.direction == "bidirectional")
 
 
 def check_catalog(config: RetrConfig, catalog: ItemCatalog) -> None:

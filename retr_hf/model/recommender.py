@@ -46,7 +46,8 @@ class Recommender(PushToHubMixin):
 
     Args:
         model: the recommendation head.
-        processor: its catalogue. Another catalogue embedded by the same encoder makes a text model a zero-shot one.
+        processor: its catalogue; from now on it reads as the model does. Another catalogue embedded by the same encoder
+            makes a text model a zero-shot one.
 
     Raises:
         ValueError: the model cannot read the catalogue, or reads times, which histories of item ids do not tell.
@@ -60,7 +61,7 @@ class Recommender(PushToHubMixin):
                 "say: call the model itself with times=, or serve one with another attention"
             )
         self.model, self.processor = model.eval(), processor
-        processor.whiten_as(model.config.text_whitening)  # texts read on the fly are read as the table is
+        processor.read_as(model.config)  # texts read on the fly are read as the table is
         self.card: Path | None = None
         self._encode_items()
 
@@ -83,8 +84,7 @@ class Recommender(PushToHubMixin):
         model = open_model(folder)
         settings = {} if unknown_items is None else {"unknown_items": unknown_items}
         if catalog is not None:
-            settings |= {"max_length": model.config.max_position_embeddings}
-            settings |= {"text_whitening": model.config.text_whitening}
+            settings["max_length"] = None  # this model's, whatever is saved beside the catalogue
         recommender = cls(model, RetrProcessor.from_pretrained(catalog or folder, **settings))
         card = folder / CARD_FILE
         recommender.card = card if card.is_file() else None
@@ -151,7 +151,7 @@ class Recommender(PushToHubMixin):
             batch["new_text_embeddings"] = torch.from_numpy(self.processor.read(texts))
         batch = batch.to(self.item_embeddings.device)
         outputs = self.model(**batch, item_embeddings=self.item_embeddings, output_routes=pathway)
-        windows = [each[-self.processor.max_length :] for each in rows]
+        windows = [self.processor.window(each) for each in rows]
         seen = rows if exclude_seen else None
         shown = outputs.routes, outputs.keep_probabilities
         chosen = None if candidates is None else self._candidate_rows(candidates)

@@ -85,7 +85,7 @@ class RecommenderSession:
             nobody = histories.index([]) if users is None else users[histories.index([])]
             raise ValueError(f"user {nobody} has no item of the catalogue yet: append one, or name the users to answer")
         scores = self.model.scores(states, self.cache.recent(users), self.cache.item_embeddings, self.candidates)
-        windows = [history[-self.processor.max_length :] for history in histories]
+        windows = [self.processor.window(history) for history in histories]
         seen = histories if exclude_seen else None
         shown = self.cache.routes(users) if pathway else (None, None)
         return recommendations(self.processor, scores, k, windows, seen, *shown)

@@ -76,6 +76,26 @@ def test_saved_with_a_model_it_takes_the_models_length(catalog, tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("saved", "reads"), [({}, 70), ({"max_length": None}, 70), ({"max_length": 50}, 50), ({"max_length": 99}, 70)]
+)
+def test_beside_a_model_it_reads_as_much_as_the_model_unless_it_was_told_less(catalog, tmp_path, saved, reads):
+    """A folder of before, whose processor holds 50 whatever the model reads, opens as it did."""
+    RetrConfig(max_position_embeddings=70, text_size=6).save_pretrained(tmp_path)
+    RetrProcessor(catalog, **saved).save_pretrained(tmp_path)
+    loaded = RetrProcessor.from_pretrained(tmp_path)
+    assert loaded.max_length == reads
+    assert loaded([["a"] * 80])["input_ids"].shape == (1, reads)
+
+
+def test_without_a_model_histories_stay_whole(catalog, tmp_path):
+    RetrProcessor(catalog).save_pretrained(tmp_path)
+    loaded = RetrProcessor.from_pretrained(tmp_path)
+    assert loaded.max_length is None and loaded([["a"] * 80])["input_ids"].shape == (1, 80)
+    with pytest.raises(ValueError, match="max_length=0: expected at least 1"):
+        RetrProcessor(catalog, max_length=0)
+
+
+@pytest.mark.parametrize(
     ("config", "message"),
     [
         ({"item_features": "id", "vocab_size": 5, "catalog_hash": "0" * 64}, "belongs to catalogue 000000000000"),

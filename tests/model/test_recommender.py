@@ -50,6 +50,20 @@ def test_seen_items_are_left_out_also_those_too_old_to_be_read():
     assert [step.item_id for step in answer.pathway] == history[-4:]
 
 
+@pytest.mark.parametrize(("direction", "reads"), [("causal", 4), ("bidirectional", 3)])
+def test_a_processor_without_a_length_reads_as_much_as_the_model_does(tmp_path, direction, reads):
+    """Of the four places of a bidirectional one the last is the [mask]'s. Another catalogue changes nothing."""
+    given = Recommender(model(direction=direction), RetrProcessor(catalogue(), reads))
+    told = Recommender(model(direction=direction), RetrProcessor(catalogue()))
+    told.save_pretrained(tmp_path / "model")
+    RetrProcessor(catalogue(), 2).save_pretrained(tmp_path / "other")
+    opened = [Recommender.from_pretrained(tmp_path / "model", *other) for other in ([], [tmp_path / "other"])]
+    answer = given.recommend(IDS[:9])
+    assert [step.item_id for step in answer.pathway] == IDS[9 - reads : 9]
+    for each in (told, *opened):
+        assert each.processor.max_length == reads and each.recommend(IDS[:9]) == answer
+
+
 def test_pathway_is_what_the_router_decided():
     recommender = Recommender(model(), RetrProcessor(catalogue(), 4))
     for layer in recommender.model.model.layers:
