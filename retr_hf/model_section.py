@@ -55,7 +55,8 @@ def model_config(model_type: str = RetrConfig.model_type, **values) -> RetrConfi
 
 
 def config_on_top(start: str | Path, model_type: str | None = None, **values) -> RetrConfig:
-    """The config of a pre-trained model's folder with the values of a model section in it.
+    """The config of a pre-trained model's folder ``start`` with the values of a model section in it, among which
+    ``model_type`` says nothing new.
 
     Raises:
         huggingface_hub StrictDataclassError: see ``RetrConfig``.
