@@ -17,7 +17,7 @@ from .training.recipe import OneOf
 
 SHAPES = {  # what weights, or their meaning, depend on: fixed by a pre-trained model
     *("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "hidden_act", "input_norm"),
-    *("attention", "num_experts", "text_whitening", "score"),
+    *("attention", "num_experts", "text_whitening", "text_scale", "score"),
     *("router", "router_hidden_size", "hierarchical_route", "gumbel", "omega_activation"),
     *("modulating_marks", "modulating_delta"),
     *("low_rank_interests", "local_type", "local_heads", "local_window"),
@@ -28,7 +28,15 @@ STAMPED = {"vocab_size", "text_size", "text_encoder", "catalog_hash", "max_posit
 TOKENS = {"pad_token_id", "bos_token_id", "eos_token_id", "tie_word_embeddings"}
 # What a baseline has of RetrConfig: width, items, score and objective; its body is its own.
 ANY_BODY = (
-    *("hidden_size", "hidden_dropout", "initializer_range", "item_features", "num_experts", "adaptor_dropout"),
+    *(
+        "hidden_size",
+        "hidden_dropout",
+        "initializer_range",
+        "item_features",
+        "num_experts",
+        "adaptor_dropout",
+        "text_scale",
+    ),
     *("objective", "num_negatives", "negative_sampling", "popularity_power", "gbce_calibration", "sce_bucket_size"),
     *("bpr_max_regularisation", "bpr_max_elu", "score", "temperature", "item_bias", "output_table", "every_step"),
 )

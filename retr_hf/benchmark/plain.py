@@ -67,6 +67,8 @@ class PlainModel(nn.Module):
 
     def _adapt(self, adaptor, text):
         """[..., T] -> [..., d], expert by expert."""
+        if self.config.text_scale is not None:
+            text = self.config.text_scale * F.normalize(text, dim=-1)
         logits = adaptor.gate(text)
         if self.training:
             logits = logits + torch.randn_like(logits) * (F.softplus(adaptor.gate_noise(text)) + 0.01)

@@ -123,6 +123,7 @@ def convert_unisrec(
         "sequence_loss_weight": settings.told("lambda", float),
         "item_features": "text" if ids is None else "text+id",
         "text_encoder": text_encoder,
+        "text_scale": None,  # theirs read the vectors as they are
         "score": "cosine",
         "objective": "softmax",
     }

@@ -38,8 +38,7 @@ class RetrConfig(PreTrainedConfig):
         num_attention_heads: heads h; must divide ``hidden_size``.
         intermediate_size: inner width of the feed-forward layers.
         hidden_act: activation of the feed-forward layers, a transformers name.
-        hidden_dropout, attention_dropout: probabilities after embeddings and sublayers, and on attention weights (None:
-            the same).
+        hidden_dropout, attention_dropout: probabilities after embeddings and sublayers, and on attention (None: same).
         max_position_embeddings: longest history N the model reads.
         positions_from: ``"first"`` counts positions from the oldest item, so that what was computed of the past stays
             true when an item follows; ``"last"`` from the newest one, so that the step that is asked in serving has one
@@ -66,6 +65,7 @@ class RetrConfig(PreTrainedConfig):
         text_size: width of the text vectors a catalogue brings.
         text_whitening: ridge of the ZCA whitening that a catalogue's vectors go through before the model reads them, by
             the catalogue's own statistics (``text_whitening.text_table``); None reads them as they are.
+        text_scale: length that the adaptor gives every text vector first (``item_encoder`` tells why); None: its own.
         num_experts, adaptor_dropout: mixture-of-experts adaptor from text vectors to ``hidden_size``.
         text_encoder: name of the encoder that made the text vectors (stamped by training; a catalogue read by
             another encoder is refused).
@@ -157,6 +157,7 @@ class RetrConfig(PreTrainedConfig):
     vocab_size: int = 1
     text_size: int = 384
     text_whitening: float | int | None = None
+    text_scale: float | int | None = 20.0
     num_experts: int = 8
     adaptor_dropout: float | int = 0.2
     text_encoder: str | None = None
@@ -336,13 +337,12 @@ class RetrConfig(PreTrainedConfig):
             problems.append(f"sparse_summary={self.sparse_summary}: expected at most the stride {self.sparse_stride}")
         if self.local_window < 0:
             problems.append(f"local_window={self.local_window}: expected 0 or more")
-        for name in ("temperature", "gumbel_temperature", "modulating_time_scale"):
-            if getattr(self, name) <= 0:
+        for name in ("temperature", "gumbel_temperature", "modulating_time_scale", "text_scale"):
+            if getattr(self, name) is not None and getattr(self, name) <= 0:
                 problems.append(f"{name}={getattr(self, name)}: expected a positive number")
         for name in ("hidden_size", "num_hidden_layers", "intermediate_size", "max_position_embeddings",
                      "text_size", "num_experts", "vocab_size", "num_negatives", "sce_bucket_size", "low_rank_interests",
-                     "sparse_stride", "sparse_summary", "log_sparse_window",
-                     "modulating_marks"):  # fmt: skip
+                     "sparse_stride", "sparse_summary", "log_sparse_window", "modulating_marks"):  # fmt: skip
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 problems.append(f"{name}={getattr(self, name)}: expected at least 1")
         if problems:

@@ -15,6 +15,7 @@ from .dropout import Dropout
 class MixtureOfExpertsAdaptor(nn.Module):
     """Item text vectors [M, T] -> item vectors [M, d].
 
+        x           = s t / |t|                                         s: ``text_scale``; zeros stay zeros
         expert_e(x) = (dropout(x) - b_e) W_e                            parametric whitening
         g           = softmax(x W_g + ε ⊙ (softplus(x W_n) + 0.01))     ε ~ N(0, 1), in training only
         out         = Σ_e g_e expert_e(x)
@@ -24,11 +25,15 @@ class MixtureOfExpertsAdaptor(nn.Module):
 
     NOTE: one dropout mask serves all experts (theirs draws one each): the experts are then one matrix product, and the
     centres fold into one vector an expert, b_e W_e, because (x - b) W = x W - b W.
+
+    NOTE: the authors take t as it is, BERT's [CLS] vector, which is about 14 long. Sentence encoders and whitening
+    leave vectors of length 1: adapted, they would start no longer than the id embeddings they are added to, and move
+    less at each step of Adam than those. ``text_scale=None`` is the authors' form.
     """
 
     def __init__(self, config: RetrConfig):
         super().__init__()
-        self.num_experts, self.hidden_size = config.num_experts, config.hidden_size
+        self.num_experts, self.hidden_size, self.text_scale = config.num_experts, config.hidden_size, config.text_scale
         self.experts = nn.Linear(config.text_size, config.num_experts * config.hidden_size, bias=False)  # W_e stacked
         self.centers = nn.Parameter(torch.zeros(config.num_experts, config.text_size))  # b_e
         self.gate = nn.Linear(config.text_size, config.num_experts, bias=False)  # W_g
@@ -37,6 +42,8 @@ class MixtureOfExpertsAdaptor(nn.Module):
 
     def forward(self, text_embeddings: torch.Tensor) -> torch.Tensor:
         """text_embeddings [M, T] -> [M, d]."""
+        if self.text_scale is not None:
+            text_embeddings = self.text_scale * nn.functional.normalize(text_embeddings, dim=-1)
         logits = self.gate(text_embeddings)  # [M, E]
         if self.training:
             scale = nn.functional.softplus(self.gate_noise(text_embeddings)) + 0.01

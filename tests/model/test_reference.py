@@ -3,6 +3,7 @@ out here by hand from their papers and printed layer definitions, weights copied
 
 import math
 
+import pytest
 import torch
 from torch.nn.functional import gelu, layer_norm, normalize
 
@@ -39,8 +40,9 @@ def sasrec(weights, items, history, layers, heads):
     return x[-1]
 
 
-def unisrec_items(weights, text):
-    """UniSRec's adaptor, expert by expert."""
+def unisrec_items(weights, text, scale=20):
+    """UniSRec's adaptor, expert by expert, on vectors of length ``scale`` (None: their own)."""
+    text = text if scale is None else scale * text / text.norm(dim=-1, keepdim=True)
     gates = (text @ weights["model.item_adaptor.gate.weight"].T).softmax(-1)
     centers = weights["model.item_adaptor.centers"]
     experts = weights["model.item_adaptor.experts.weight"].view(len(centers), -1, text.shape[1])
@@ -68,11 +70,12 @@ def test_sasrec_scores_and_loss():
     torch.testing.assert_close(output.loss.double(), -scores[1:].log_softmax(0)[target - 1], atol=1e-5, rtol=1e-5)
 
 
-def test_unisrec_scores_in_text_mode():
-    model, weights = model_with_random_weights(item_features="text", text_size=18, num_experts=5)
+@pytest.mark.parametrize("scale", [None, 3.0, 20.0])
+def test_unisrec_scores_in_text_mode(scale):
+    model, weights = model_with_random_weights(item_features="text", text_size=18, num_experts=5, text_scale=scale)
     text = torch.randn(40, 18, dtype=torch.double)
     history = torch.tensor([3, 17, 17, 39])
-    items = unisrec_items(weights, text)
+    items = unisrec_items(weights, text, scale)
     state = sasrec(weights, items, history, layers=2, heads=3)
     scores = normalize(items, dim=-1) @ normalize(state, dim=-1) / 0.07
     logits = model(history[None], text_embeddings=text).logits[0]
