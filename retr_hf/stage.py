@@ -229,6 +229,13 @@ def split_for(config: RetrConfig, domain: PreparedDomain, name: str) -> Sequence
     return sequences
 
 
+def drawn(rows: int, most: int | None, seed: int = 0) -> np.ndarray | None:
+    """A sample of ``most`` of so many rows, int [most] ascending; None where all are taken."""
+    if most is None or rows <= most:
+        return None
+    return np.sort(np.random.default_rng(seed).choice(rows, most, replace=False))
+
+
 def ranks_of_split(
     model, domain: PreparedDomain, split: str, text_embeddings, settings, max_length, max_users=None, sampled=True
 ):
@@ -237,8 +244,7 @@ def ranks_of_split(
     sampled: also among the stored negatives, which is a hundred numbers a user to read.
     """
     sequences, negatives = split_for(model.config, domain, split), domain.negatives(split) if sampled else None
-    if max_users is not None and len(sequences) > max_users:
-        chosen = np.sort(np.random.default_rng(0).choice(len(sequences), max_users, replace=False))
+    if (chosen := drawn(len(sequences), max_users)) is not None:
         sequences, negatives = sequences.select(chosen), negatives.select(chosen) if sampled else None
     items = model.encode_catalog(text_embeddings)
     return rank_histories(model, items, sequences, negatives, max_length, settings.batch_size)

@@ -40,6 +40,7 @@ from retr_hf.report.results import append_rows, environment
 from retr_hf.stage import (
     about_routes,
     command_line,
+    drawn,
     is_synthetic,
     open_recipe,
     print_metrics,
@@ -77,6 +78,8 @@ def finetune(recipe, domain: PreparedDomain, args) -> None:
     if settings.freeze == "backbone":
         freeze_backbone(model)
     train_split = split_for(config, domain, "train")
+    if (chosen := drawn(len(train_split), data.train_users, recipe.run.seed)) is not None:
+        train_split = train_split.select(chosen)
     if model.transition_memory is not None:
         model.transition_memory.count(train_split.item_ids, train_split.offsets)
 

@@ -66,6 +66,9 @@ class DataSettings:
         "items", help="pre-training: a view of a history drops items, or sometimes words (needs embed --word-drop)"
     )
     cap: int | None = setting(None, help="sequences of a domain that count in an epoch, at most; null = all", min=1)
+    train_users: int | None = setting(
+        None, help="fine-tuning: users that training knows, at most, drawn by the seed; null = all", min=1
+    )
 
     def __post_init__(self):
         if not self.domains:
@@ -141,7 +144,9 @@ def frozen_has_weights(recipe: Recipe) -> list[str]:
 
 
 UNREAD = {  # what a task does not read, and would otherwise stand in its recipe without effect
-    "pretrain": (("", "init"), ("", "results"), ("training", "freeze"), ("evaluation", "test")),
+    "pretrain": (
+        *(("", "init"), ("", "results"), ("data", "train_users"), ("training", "freeze"), ("evaluation", "test")),
+    ),
     "finetune": (("data", "cap"), ("data", "temperature"), ("data", "views")),
 }
 

@@ -251,6 +251,25 @@ def test_a_pretrained_start_must_fit(world, tmp_path, monkeypatch, capsys):
     assert "there is no such folder here" in fails(monkeypatch, capsys, "recommend.py", "runs/none", "x")
 
 
+def test_training_on_some_of_the_users(world, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    recipe = write_recipe(
+        tmp_path / "few.yaml", name="few", task="finetune", output="runs/{seed}", results="rows.jsonl",
+        data={"domains": [str(world / "camping")], "max_length": 10}, model=TINY | {"objective": "sampled_softmax",
+        "negative_sampling": "popularity", "num_negatives": 8, "item_features": "id"},
+        training={"epochs": 1, "batch_size": 32, "progress": False}, evaluation={"cutoffs": [10]},
+    )  # fmt: skip
+    script(monkeypatch, "finetune.py", recipe, "data.train_users=12")
+    assert "few on camping: 12 sequences, 60 items" in capsys.readouterr().out
+    rows = read_rows("rows.jsonl")
+    assert all("data.train_users=12" in row.recipe and row.num_users == 40 for row in rows)  # all are tested
+    script(monkeypatch, "finetune.py", recipe, "data.train_users=100", "seed=1")
+    assert "few on camping: 40 sequences" in capsys.readouterr().out
+    assert "pretrain does not read it" in fails(
+        monkeypatch, capsys, "pretrain.py", recipe, "task=pretrain", "data.train_users=12", "results=null"
+    )
+
+
 def test_an_empty_split_is_told_before_training(tmp_path, monkeypatch, capsys):
     (tmp_path / "log.csv").write_text(
         "user_id,item_id\n" + "".join(f"u{n},i{n % 3}\nu{n},i{(n + 1) % 3}\n" for n in range(9))
