@@ -145,8 +145,13 @@ class PlainPreTraining(PlainModel):
         row = torch.full_like(table_item_ids, -1).scatter(0, candidates, torch.arange(len(candidates)))
         items = model.candidate_vectors(self.vectors(candidates, text_embeddings))
         logits = model.query_vectors(states)[real] @ items.T
-        count = num_items_in_batch or int(real.sum())
-        loss = F.cross_entropy(logits, row[labels[real]], reduction="sum") / count
+        count, targets = num_items_in_batch or int(real.sum()), row[labels[real]]
+        if not self.config.own_negatives:
+            own = torch.zeros(len(labels), len(table_item_ids), dtype=torch.bool)
+            own = own.scatter(1, torch.cat([input_ids, labels.clamp(min=0)], dim=1), True)[:, candidates]
+            own = own[real.nonzero()[:, 0]].scatter(1, targets[:, None], False)
+            logits = logits.masked_fill(own, float("-inf"))
+        loss = F.cross_entropy(logits, targets, reduction="sum") / count
         if view_input_ids is None or not self.config.sequence_loss_weight:
             return loss
 

@@ -87,8 +87,7 @@ class RetrConfig(PreTrainedConfig):
             (GRU4Rec) over negatives shared by a batch.
         num_negatives: negatives K, of all but ``"softmax"``, ``"bpr"``, ``"bce"`` and ``"sce"``.
         gbce_calibration: t of ``"gbce"``: 0 is plain BCE, 1 undoes all overconfidence that sampling brings.
-        negative_sampling, popularity_power: of negatives that a batch shares: ``"uniform"``, or ``"popularity"`` in
-            proportion to item counts to this power.
+        negative_sampling, popularity_power: of shared negatives: ``"uniform"``, ``"popularity"``: counts to this power.
         bpr_max_regularisation, bpr_max_elu: of ``"bpr_max"``: the weight λ of the negatives' squared scores, and the
             parameter of the ELU that scores go through first (0: none).
         sce_bucket_size: items b_y a bucket of ``"sce"``.
@@ -108,8 +107,8 @@ class RetrConfig(PreTrainedConfig):
         output_transform: a layer and its layer norm between state and score (BERT4Rec).
     Objectives of the pre-training head (UniSRec)
         sequence_loss_weight: weight λ of the sequence-sequence term (0 leaves it out).
-        unisrec_compat: keep the authors' denominator, where an item's own copies in the batch count as exp(0)
-            (only with ``every_step=False``).
+        own_negatives: with ``every_step``: a history's other items are negatives of its steps (``own_items``).
+        unisrec_compat: an item's own copies in the batch count as exp(0), as the authors' do; not with ``every_step``.
 
     Raises:
         huggingface_hub StrictDataclassError: a field of the wrong type, or fields that contradict each other.
@@ -199,6 +198,7 @@ class RetrConfig(PreTrainedConfig):
     output_transform: bool = False
 
     sequence_loss_weight: float | int = 1e-3
+    own_negatives: bool = False
     unisrec_compat: bool = False
 
     pad_token_id: int | None = 0

@@ -11,8 +11,8 @@ from transformers.activations import ACT2FN
 from .body_retr import RetrModel, RetrPreTrainedModel, last_places
 from .cloze import Asked, ask_for_next
 from .configuration_retr import RetrConfig
-from .history_terms import RepeatTerm, TextPath, recent_rows
-from .transition_memory import TransitionMemory, items_around
+from .history_terms import RepeatTerm, TextPath, items_around, recent_rows
+from .transition_memory import AGES, REACH, TransitionMemory
 
 # An item without text is the zero vector at the start; a smaller floor would give it a gradient of 1 / floor.
 NORM_FLOOR = 1e-3
@@ -183,7 +183,7 @@ class RetrHead(RetrPreTrainedModel):
         """Which rows of the table histories [K, n] (``recent_rows``) give something beside the product, and what; of a
         head that ``adds_scores``.
 
-        around: ``transition_memory.items_around``, in training.
+        around: ``items_around`` as the transition memory wants it, in training.
 
         Returns:
             rows [K, r], 0 for none and some of them more than once, and scores [K, r].
@@ -280,6 +280,7 @@ class RetrHead(RetrPreTrainedModel):
         recent = self._recent(input_ids, outputs, places)
         queries = self.query_vectors(states, recent, item_embeddings)
         counted = self.training and self.transition_memory is not None
-        around = items_around(input_ids, labels, outputs.position_ids, places) if counted else None
+        near = AGES + REACH, REACH
+        around = items_around(input_ids, labels, outputs.position_ids, places, *near) if counted else None
         added = self.added_scores(recent, around) if self.adds_scores else None
         return queries, labels.flatten()[places], places, added

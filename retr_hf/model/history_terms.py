@@ -34,6 +34,28 @@ def recent_rows(
     return torch.where(ages <= positions[:, None], rows, 0)
 
 
+def items_around(
+    input_ids: torch.Tensor,
+    labels: torch.Tensor,
+    position_ids: torch.Tensor,
+    places: torch.Tensor,
+    before: int,
+    after: int,
+) -> torch.Tensor:
+    """The items before (the place's own the last) and after some places of training histories: int64 [K, before +
+    after], oldest first, 0 where there is none.
+
+    input_ids, labels, position_ids: [B, N]; a label is the next item. places: [K] flat places (row * N + column).
+    """
+    ids, labels, positions = (each.flatten() for each in (input_ids, labels, position_ids))
+    ages = torch.arange(before - 1, -1, -1, device=places.device)
+    past = torch.where(ages <= positions[places, None], ids[(places[:, None] - ages).clamp(min=0)], 0)
+    steps = torch.arange(after, device=places.device)
+    later = (places[:, None] + steps).clamp(max=len(ids) - 1)
+    same = (positions[later] == positions[places, None] + steps) & (labels[later] > 0)
+    return torch.cat([past, torch.where(same, labels[later], 0)], dim=1)
+
+
 class TextPath(nn.Module):
     """The residual text path: Σ_a w_a x̂_{u,a}, whose product with x̂_i is added to the score; and the gain g.
 

@@ -22,6 +22,7 @@ from .losses import in_batch_contrastive_loss, softmax_loss
 from .negatives_across_processes import gather_rows, unique_across_processes
 from .objectives import raw_text_columns, recommendation_loss
 from .outputs import RetrOutput
+from .own_items import hide_own_items
 
 __all__ = ["RetrForPreTraining", "RetrForSequentialRecommendation", "RetrModel", "RetrOutput", "RetrPreTrainedModel"]
 
@@ -128,7 +129,8 @@ class RetrForPreTraining(RetrHead):
     sequence-sequence (weight ``sequence_loss_weight``): the last state against that of an augmented view.
 
     NOTE: with ``every_step`` each step of a history has its own sequence-item term, and the candidates are all unique
-    items of the global batch, histories included; the authors use one target a row and the targets alone.
+    items of the global batch, histories included; the authors use one target a row and the targets alone. The other
+    items of a step's own history are no candidates (``own_items``), as they hardly ever are with the authors.
     """
 
     def __init__(self, config: RetrConfig):
@@ -196,10 +198,12 @@ class RetrForPreTraining(RetrHead):
             times=times,
             **kwargs,
         )
-        queries, targets, _, added = self._steps_and_targets(input_ids, outputs, labels, item_embeddings)
+        queries, targets, places, added = self._steps_and_targets(input_ids, outputs, labels, item_embeddings)
         candidates = self.candidate_vectors(item_embeddings)
         if self.config.every_step:
             everyone, row = unique_across_processes(candidates, table_item_ids)
+            if not self.config.own_negatives:
+                added = hide_own_items(added, input_ids, labels, outputs.position_ids, places)
             if added is not None:
                 added = torch.where(added[0] > 0, row[added[0]], -1), added[1]
             constants = raw_text_columns(self.config)

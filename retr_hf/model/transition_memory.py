@@ -89,7 +89,8 @@ class TransitionMemory(nn.Module):
     def forward(self, recent: torch.Tensor, around: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
         """recent [K, n] (``recent_rows``) -> rows of the table [K, A · k], 0 for none, and what each is given.
 
-        around: ``items_around`` of the same histories, in training: their own transitions do not count.
+        around: ``items_around`` of the same histories, AGES + REACH before and REACH after, in training: their own
+            transitions do not count.
         """
         recent = nn.functional.pad(recent, (0, AGES))[:, :AGES]  # as many for every length: an exported graph wants it
         recent = torch.where(recent < len(self.neighbours), recent, 0)  # an item that came later has no neighbours
@@ -106,19 +107,3 @@ class TransitionMemory(nn.Module):
             for beside in (around[:, places + steps], around[:, places - steps]):
                 counts += (rows == beside[..., None]) / steps
         return counts * self.scale[recent][..., None] * self.scale[rows] * (rows > 0)
-
-
-def items_around(
-    input_ids: torch.Tensor, labels: torch.Tensor, position_ids: torch.Tensor, places: torch.Tensor
-) -> torch.Tensor:
-    """The items before and after some places of training histories: [K, A + 2R], oldest first, 0 where there is none.
-
-    input_ids, labels, position_ids: [B, N]; a label is the next item. places: [K] flat places (row * N + column).
-    """
-    ids, labels, positions = (each.flatten() for each in (input_ids, labels, position_ids))
-    ages = torch.arange(AGES - 1 + REACH, -1, -1, device=places.device)
-    before = torch.where(ages <= positions[places, None], ids[(places[:, None] - ages).clamp(min=0)], 0)
-    steps = torch.arange(REACH, device=places.device)
-    later = (places[:, None] + steps).clamp(max=len(ids) - 1)
-    same = (positions[later] == positions[places, None] + steps) & (labels[later] > 0)
-    return torch.cat([before, torch.where(same, labels[later], 0)], dim=1)

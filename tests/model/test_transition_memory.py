@@ -9,8 +9,9 @@ import torch
 
 from retr_hf.evaluation.histories import rank_histories
 from retr_hf.model.configuration_retr import RetrConfig
+from retr_hf.model.history_terms import items_around
 from retr_hf.model.modeling_retr import RetrForPreTraining, RetrForSequentialRecommendation
-from retr_hf.model.transition_memory import AGES, DECAY, TransitionMemory, items_around
+from retr_hf.model.transition_memory import AGES, DECAY, REACH, TransitionMemory
 
 ITEMS, LENGTH = 14, 6
 
@@ -110,7 +111,7 @@ def test_items_around_stay_in_their_history():
     ids = torch.tensor([[5, 6, 7, 8, 9, 0]])
     labels = torch.tensor([[6, 7, 1, 9, 2, -100]])
     positions = torch.tensor([[0, 1, 2, 0, 1, 0]])  # 5 6 7 -> 1 | 8 9 -> 2
-    got = items_around(ids, labels, positions, torch.tensor([0, 2, 3, 4]))
+    got = items_around(ids, labels, positions, torch.tensor([0, 2, 3, 4]), AGES + REACH, REACH)
     before = AGES + 2
     wanted = [[5], [5, 6, 7], [8], [8, 9]]
     assert got[:, : before + 1].tolist() == [[0] * (before + 1 - len(row)) + row for row in wanted]
@@ -126,7 +127,7 @@ def test_in_training_a_history_does_not_find_itself():
         ids, labels = torch.from_numpy(row[None, :-1]), torch.from_numpy(row[None, 1:])
         positions, places = torch.arange(len(row) - 1)[None], torch.arange(len(row) - 1)
         recent = torch.stack([ids[0].roll(age).where(places >= age, 0) for age in range(AGES)], dim=1)
-        columns, given = memory(recent, items_around(ids, labels, positions, places))
+        columns, given = memory(recent, items_around(ids, labels, positions, places, AGES + REACH, REACH))
         for step in places.tolist():
             got = torch.zeros(ITEMS + 1).index_add(0, columns[step], given[step]).detach().numpy()
             read = [(age, int(item)) for age, item in enumerate(recent[step]) if item]
