@@ -81,9 +81,11 @@ def test_losses_of_training(fields, router):
     hold_together(model, PlainRecommendation(model).eval(), grouped | text, padded | text)
 
 
+@pytest.mark.parametrize("own", [False, True], ids=["own items hidden", "own items negatives"])
 @pytest.mark.parametrize("words", [False, True], ids=["items dropped", "words dropped"])
-def test_loss_of_pretraining(words):
-    model = with_strong_weights(RetrForPreTraining(config(item_features="text", sequence_loss_weight=0.5)))
+def test_loss_of_pretraining(words, own):
+    settings = config(item_features="text", sequence_loss_weight=0.5, own_negatives=own)
+    model = with_strong_weights(RetrForPreTraining(settings))
     other = TextTables([TEXT * 0.9]) if words else None
     drop = {"word_drop_tables": other, "item_drop_batches": 0.0} if words else {}
     grouped, padded = both_ways(partial(PreTrainingCollator, TextTables([TEXT])), **drop)
