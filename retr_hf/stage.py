@@ -5,6 +5,7 @@ A stage opens files and leaves files; nothing here keeps state between stages.
 
 import argparse
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -70,8 +71,16 @@ def command_line(description: str, default_recipe: str | None = None) -> argpars
     return args
 
 
-def run(main: Callable[[], None]) -> None:
-    """Runs a script's main: errors that are the user's are told in words, without a traceback, with exit code 2."""
+def run(main: Callable[[], None], goes_on: str = "") -> None:
+    """Runs a script's main: errors that are the user's are told in words, without a traceback, with exit code 2.
+
+    Interrupted (130) or ended by SIGTERM (143), as schedulers do, it unwinds, and says how the work ``goes_on``.
+    """
+
+    def stop(number, frame):
+        raise _Stopped
+
+    before = signal.signal(signal.SIGTERM, stop)
     try:
         main()
     except (RetrError, ValueError) as error:
@@ -87,9 +96,21 @@ def run(main: Callable[[], None]) -> None:
         else:
             print(f"[process {process}] error: {error}{where}", file=sys.stderr, flush=True)
         sys.exit(2)
-    except KeyboardInterrupt:
-        print("interrupted; --resume goes on from the last checkpoint", file=sys.stderr)
-        sys.exit(130)
+    except KeyboardInterrupt as interrupt:
+        ended = isinstance(interrupt, _Stopped)
+        if os.environ.get("RANK", "0") == "0":
+            told = ["ended by SIGTERM" if ended else "interrupted", *filter(None, [goes_on])]
+            print("; ".join(told), file=sys.stderr, flush=True)
+        sys.exit(143 if ended else 130)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+class _Stopped(KeyboardInterrupt):
+    """SIGTERM, which unwinds as Ctrl-C does."""
+
+
+RESUMES = "--resume goes on from the last checkpoint"
 
 
 def open_recipe(args: argparse.Namespace, task: str) -> Recipe:

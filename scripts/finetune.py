@@ -25,7 +25,7 @@ from retr_hf.data.domain import PreparedDomain, load_domain
 from retr_hf.data.mixture import Batches, Mixture
 from retr_hf.data.ragged import layout_named
 from retr_hf.data.training_sequences import TrainingSequences
-from retr_hf.errors import DataError
+from retr_hf.errors import DataError, RecipeError
 from retr_hf.evaluation.metrics import metrics_from_ranks
 from retr_hf.model.configuration_retr import RetrConfig
 from retr_hf.model.head_retr import RetrHead
@@ -38,6 +38,7 @@ from retr_hf.model_section import config_on_top, model_config
 from retr_hf.report.model_card import write_model_card
 from retr_hf.report.results import append_rows, environment
 from retr_hf.stage import (
+    RESUMES,
     about_routes,
     command_line,
     drawn,
@@ -61,16 +62,36 @@ TERMS = "text_path", "repeat_term", "transition_memory"  # of the score, which a
 def main() -> None:
     args = command_line(__doc__)
     recipe = open_recipe(args, task="finetune")
-    for path in recipe["data"].domains:
-        finetune(recipe, load_domain(path), args)
+    domains = [load_domain(path) for path in recipe["data"].domains]
+    check_domains(recipe, domains)
+    for domain in domains:
+        finetune(recipe, domain, args)
     Accelerator().end_training()
+
+
+def check_domains(recipe, domains: list[PreparedDomain]) -> None:
+    """What the runs need of their domains: of all of them before the first is trained on.
+
+    Raises:
+        RecipeError: a split is empty, a catalogue without vectors or with some that the pre-trained model cannot read.
+    """
+    splits = ["validation", *(["test"] if recipe["evaluation"].test else [])]
+    problems = []
+    for domain in domains:
+        try:
+            config = target_config(recipe, domain.catalog())
+            require_splits(domain, *splits)
+            split_for(config, domain, "train")
+        except ValueError as error:
+            problems.append(str(error))
+    if problems:
+        raise RecipeError(recipe.source, problems)
 
 
 def finetune(recipe, domain: PreparedDomain, args) -> None:
     """One run on one domain."""
     data, settings, evaluation = recipe["data"], recipe["training"], recipe["evaluation"]
     catalog = domain.catalog()
-    require_splits(domain, "validation", *(["test"] if evaluation.test else []))
     set_seed(recipe.run.seed)
     model, sources = build_model(recipe, catalog)
     config = model.config
@@ -191,28 +212,43 @@ def test(recipe, domain: PreparedDomain, model, text, progress, sources: list[st
     )
 
 
+def target_config(recipe, catalog: ItemCatalog) -> RetrConfig:
+    """The config of the recommendation head for a catalogue: the recipe's, or that of its pre-trained model changed.
+
+    Raises:
+        ValueError: a catalogue without text vectors, or one that the pre-trained model cannot read.
+        DataError: histories longer than the pre-trained model reads.
+    """
+    start, length = recipe.run.init, recipe["data"].max_length
+    if start is None:
+        config = model_config(**recipe["model"], max_position_embeddings=length)
+        if config.uses_text:
+            config.text_size = catalog.item_table().shape[1]
+    else:
+        start = local_folder(start)  # a repository of the Hub is in the cache since the recipe was checked
+        config = AutoConfig.from_pretrained(start)
+        check_catalog(config, catalog)
+        if length > config.max_position_embeddings:
+            raise DataError(f"data.max_length={length}: {start} reads {config.max_position_embeddings} items at most")
+        config = config_on_top(start, **recipe["model"])
+    if config.uses_text:
+        config.text_encoder = catalog.text_encoder
+    if config.uses_ids:
+        config.vocab_size, config.catalog_hash = len(catalog) + 1, catalog.hash
+    return config
+
+
 def build_model(recipe, catalog: ItemCatalog) -> tuple[RetrHead, list[str]]:
     """The recommendation head for a catalogue, and the domains its weights were trained on before.
 
     Raises:
-        ValueError: a pre-trained model that cannot read the catalogue.
+        ValueError: see ``target_config``.
         DataError: a pre-trained model that does not fit the recipe.
     """
-    start, length = recipe.run.init, recipe["data"].max_length
-    if start is None:
-        config, sources = model_config(**recipe["model"], max_position_embeddings=length), []
-        if config.uses_text:
-            config.text_size = catalog.item_table().shape[1]
-        stamp(config, catalog)
-        return AutoModelForSequenceClassification.from_config(config), sources
-
-    start = local_folder(start)  # a repository of the Hub is in the cache since the recipe was checked
-    config = AutoConfig.from_pretrained(start)
-    check_catalog(config, catalog)
-    if length > config.max_position_embeddings:
-        raise DataError(f"data.max_length={length}: {start} reads {config.max_position_embeddings} items at most")
-    config = config_on_top(start, **recipe["model"])
-    stamp(config, catalog)
+    config = target_config(recipe, catalog)
+    if recipe.run.init is None:
+        return AutoModelForSequenceClassification.from_config(config), []
+    start = local_folder(recipe.run.init)
     transformers_logging.set_verbosity_error()  # its report of a new id table reads like a mistake; we check ourselves
     head = AutoModelForSequenceClassification
     model, loading = head.from_pretrained(start, config=config, output_loading_info=True)
@@ -225,16 +261,8 @@ def build_model(recipe, catalog: ItemCatalog) -> tuple[RetrHead, list[str]]:
     wrong = sorted([*missing, *loading["unexpected_keys"]])
     if wrong:
         raise DataError(f"{start} is another architecture than the recipe's model section: {wrong[:5]}")
-    model.cut_positions(length)
+    model.cut_positions(recipe["data"].max_length)
     return model, json.loads((start / RUN_FILE).read_text(encoding="utf-8"))["trained_on"]
-
-
-def stamp(config: RetrConfig, catalog: ItemCatalog) -> None:
-    """Writes into a config which vectors it reads and, under an id table, which catalogue."""
-    if config.uses_text:
-        config.text_encoder = catalog.text_encoder
-    if config.uses_ids:
-        config.vocab_size, config.catalog_hash = len(catalog) + 1, catalog.hash
 
 
 def freeze_backbone(model) -> None:
@@ -244,4 +272,4 @@ def freeze_backbone(model) -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, RESUMES)

@@ -29,6 +29,7 @@ from retr_hf.model.text_whitening import text_table
 from retr_hf.report.model_card import write_model_card
 from retr_hf.report.results import environment
 from retr_hf.stage import (
+    RESUMES,
     command_line,
     common_encoder,
     is_synthetic,
@@ -159,4 +160,4 @@ def make_synthetic_world(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, RESUMES)

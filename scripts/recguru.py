@@ -31,7 +31,7 @@ from retr_hf.data.training_sequences import TrainingSequences
 from retr_hf.errors import RecipeError, TrainingError
 from retr_hf.evaluation.metrics import metrics_from_ranks
 from retr_hf.report.results import append_rows, environment
-from retr_hf.stage import print_metrics, ranks_of_split, recipe_as_run, require_splits, result_rows, run
+from retr_hf.stage import RESUMES, print_metrics, ranks_of_split, recipe_as_run, require_splits, result_rows, run
 from retr_hf.training.recipe import builds, describe_schema, load_recipe
 from retr_hf.training.run_folder import RunFolder, newest, replace_folder
 from retr_hf.training.settings_recguru import RECGURU_SETTINGS, RECGURU_VALIDATORS
@@ -265,4 +265,4 @@ def set_random_state(state: list[torch.Tensor]) -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, RESUMES)

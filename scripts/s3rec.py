@@ -23,7 +23,7 @@ from retr_hf.model.processing_retr import RetrProcessor
 from retr_hf.report.model_card import write_model_card
 from retr_hf.report.results import environment
 from retr_hf.s3rec_pretraining import S3REC_SCHEMA, S3RecConfig, S3RecForPreTraining
-from retr_hf.stage import is_synthetic, run, split_for, start_run
+from retr_hf.stage import RESUMES, is_synthetic, run, split_for, start_run
 from retr_hf.training.loop import train
 from retr_hf.training.recipe import builds, describe_schema, load_recipe
 from retr_hf.training.run_folder import RunFolder
@@ -102,4 +102,4 @@ def command_line() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, RESUMES)

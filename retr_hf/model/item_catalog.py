@@ -40,6 +40,9 @@ class ItemCatalog:
             ``normalized``. ``dim`` and ``catalog_hash`` are added.
         augmented_embeddings: [I, E] vectors of the same texts with words dropped (UniSRec's second view).
 
+    Attributes:
+        folder: where it was opened, for errors to name; None of one made in memory.
+
     Raises:
         ValueError: no items, ids that are not strings or not unique, lengths that differ, vectors of another shape,
             not finite, or made for another catalogue.
@@ -74,6 +77,7 @@ class ItemCatalog:
         self._index: dict[str, int] | None = None
         self._table: np.ndarray | None = None
         self._augmented: np.ndarray | None = None
+        self.folder: Path | None = None
         self.embeddings_metadata: dict[str, str] = {}
         if embeddings is not None:
             self._table = _padded(embeddings, len(self), "embeddings")
@@ -180,14 +184,14 @@ class ItemCatalog:
         if augmented:
             if self._augmented is None:
                 raise ValueError(
-                    "this catalogue has no vectors of word-dropped texts; run scripts/embed.py --word-drop 0.15 DIR, "
-                    f"which writes {AUGMENTED_EMBEDDINGS_FILE}"
+                    f"{self.folder or 'this catalogue'}: no vectors of word-dropped texts; run scripts/embed.py "
+                    f"{self.folder or 'DIR'} --word-drop 0.15, which writes {AUGMENTED_EMBEDDINGS_FILE}"
                 )
             return self._augmented
         if self._table is None:
             raise ValueError(
-                "this catalogue has no item embeddings; run scripts/embed.py DIR on its prepared domain, "
-                f"which writes {EMBEDDINGS_FILE}"
+                f"{self.folder or 'this catalogue'}: no item embeddings; run scripts/embed.py "
+                f"{self.folder or 'DIR'} on its prepared domain, which writes {EMBEDDINGS_FILE}"
             )
         return self._table
 
@@ -220,6 +224,7 @@ class ItemCatalog:
         if not {_ITEM_ID, _TEXT} <= set(items.column_names):
             raise ValueError(f"{folder / ITEMS_FILE}: expected columns item_id, text; got {items.column_names}")
         catalog = cls(items[_ITEM_ID], items[_TEXT])
+        catalog.folder = folder
         if catalog.hash != stored.get("hash"):
             raise ValueError(
                 f"{folder / ITEMS_FILE}: ids, texts or their order changed since {CATALOG_FILE} was written "
@@ -258,7 +263,7 @@ class ItemCatalog:
                 raise ValueError(
                     f"{path}: these embeddings were made for other items or texts (catalog_hash "
                     f"{metadata.get('catalog_hash', 'missing')[:12]}, expected {self.hash[:12]}); "
-                    "embed again: scripts/embed.py DIR"
+                    f"embed again: scripts/embed.py {path.parent}"
                 )
             table = map_table(path)
             if table is None:
@@ -266,7 +271,7 @@ class ItemCatalog:
         if table.shape != (len(self) + 1, dim or table.shape[1]):
             raise ValueError(
                 f"{path}: expected {len(self)} vectors" + (f" of width {dim}" if dim else "") + ", got "
-                f"{len(table) - 1} of width {table.shape[1]}; embed again: scripts/embed.py DIR"
+                f"{len(table) - 1} of width {table.shape[1]}; embed again: scripts/embed.py {path.parent}"
             )
         return table, metadata
 

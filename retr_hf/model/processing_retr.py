@@ -291,7 +291,7 @@ def check_catalog(config: RetrConfig, catalog: ItemCatalog) -> None:
         raise ValueError(f"the model has {config.vocab_size - 1} items, the catalogue {len(catalog)}")
     if config.uses_text and config.text_encoder is not None and catalog.text_encoder != config.text_encoder:
         raise ValueError(
-            f"the model reads text vectors of {config.text_encoder}, the catalogue has "
+            f"the model reads text vectors of {config.text_encoder}, {catalog.folder or 'the catalogue'} has "
             f"{catalog.text_encoder or 'none'}: run scripts/embed.py on it with that encoder"
         )
 

@@ -1,7 +1,9 @@
 """The journey as a user walks it: the scripts one after the other, on worlds with a known answer."""
 
 import json
+import os
 import runpy
+import signal
 import sys
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from retr_hf.data.prepare import write_domain
 from retr_hf.data.synthetic import cycle_world, write_world
 from retr_hf.data.text_embeddings import embed_catalog
 from retr_hf.report.results import read_rows
+from retr_hf.stage import RESUMES, run
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = {"hidden_size": 16, "intermediate_size": 16, "num_attention_heads": 2, "num_experts": 2}
@@ -284,6 +287,34 @@ def test_an_empty_split_is_told_before_training(tmp_path, monkeypatch, capsys):
     for split in ("test", "validation"):
         popularity = ["--baseline", "popularity", tmp_path / "shop", "--split", split]
         assert f"the {split} split is empty; users need three" in fails(monkeypatch, capsys, "evaluate.py", *popularity)
+
+
+def test_every_domain_is_checked_before_the_first_is_trained(world, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "log.csv").write_text("user_id,item_id\n" + "".join(f"u{n},i{n % 3}\nu{n},i9\n" for n in range(9)))
+    log = ["tables", "--interactions", tmp_path / "log.csv", "--k-core", 0]
+    for name in ("bare", "short"):
+        script(monkeypatch, "prepare.py", *log, "--output", tmp_path / name)
+    embed_catalog("short", "hashing:64", progress=False)
+    recipe = write_recipe(
+        tmp_path / "recipe.yaml", name="x", task="finetune", output="runs/{domain}",
+        model=TINY | {"item_features": "text"},
+        data={"domains": [str(world / "camping"), "bare", "short"], "max_length": 10},
+    )  # fmt: skip
+    told = fails(monkeypatch, capsys, "finetune.py", recipe)
+    assert "recipe.yaml: 2 mistakes" in told and "bare: no item embeddings; run scripts/embed.py bare" in told
+    assert "short: the validation split is empty" in told
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals are sent as on POSIX systems")
+def test_a_run_that_is_ended_says_how_it_goes_on(capsys):
+    for ends, code, told in ((signal.SIGTERM, 143, "ended by SIGTERM"), (signal.SIGINT, 130, "interrupted")):
+        before = signal.getsignal(ends)
+        with pytest.raises(SystemExit) as stopped:
+            run(lambda ends=ends: signal.raise_signal(ends), RESUMES)
+        assert stopped.value.code == code and signal.getsignal(ends) == before
+        assert capsys.readouterr().err == f"{told}; --resume goes on from the last checkpoint\n"
 
 
 def test_mistakes_are_told_in_words(world, cycle, tmp_path, monkeypatch, capsys):
