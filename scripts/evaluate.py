@@ -3,6 +3,7 @@
     python scripts/evaluate.py runs/scientific/X-RETR/seed-0 data/scientific
     python scripts/evaluate.py runs/open_five/X-RETR data/scientific --name zero-shot --results runs/rows.jsonl
     python scripts/evaluate.py --baseline popularity data/scientific
+    python scripts/evaluate.py runs/new data/shop --against runs/old   # user by user, or against popularity
     accelerate launch --num_processes 4 scripts/evaluate.py runs/scientific/X-RETR/seed-0 data/scientific
 
 A model of texts alone ranks any domain embedded by its encoder: without fine-tuning that is zero-shot.
@@ -23,6 +24,7 @@ from retr_hf.baselines.text_similarity import text_similarity
 from retr_hf.data.domain import PreparedDomain, load_domain
 from retr_hf.errors import DataError
 from retr_hf.evaluation.histories import histories_of
+from retr_hf.evaluation.metrics import user_differences
 from retr_hf.evaluation.ranking import full_ranks, sampled_ranks
 from retr_hf.model.hub import local_folder
 from retr_hf.model.processing_retr import check_catalog
@@ -41,6 +43,11 @@ def main() -> None:
     parser.add_argument("model", nargs="?", help="a model folder; left out with --baseline")
     parser.add_argument("domain", nargs="+", help="prepared domains")
     parser.add_argument("--baseline", choices=BASELINES, help="an untrained reference instead of a model")
+    parser.add_argument(
+        "--against",
+        metavar="OTHER",
+        help="another model folder, or a baseline: print the difference user by user, with its 95 %% interval",
+    )
     parser.add_argument("--split", choices=("validation", "test"), default="test")
     parser.add_argument("--cutoffs", type=int, nargs="+", default=[10, 50], help="k of HR@k and NDCG@k")
     parser.add_argument("--batch-size", type=int, default=512)
@@ -56,21 +63,30 @@ def main() -> None:
 
     accelerator = Accelerator()
     settings = EvaluationSettings(cutoffs=args.cutoffs, batch_size=args.batch_size)
-    model = None if args.baseline else open_any(args.model).to(accelerator.device)
+    model = args.baseline or open_any(args.model).to(accelerator.device)
+    other = args.against
+    if other not in (None, *BASELINES):
+        other = open_any(other).to(accelerator.device)
     for path in args.domain:
         domain = load_domain(path)
         require_splits(domain, args.split)
         if args.baseline:
-            ranks = baseline_ranks(args.baseline, domain, args.split)
             about = {"recipe": "scripts/evaluate.py", "system": args.baseline, "sources": [], "seed": 0}
         else:
-            about, ranks = about_model(args, domain.name), model_ranks(model, domain, args.split, settings)
+            about = about_model(args, domain.name)
+        ranks = ranks_of(model, domain, args.split, settings)
         about |= {"system": args.name} if args.name else {}
         rows = result_rows(ranks, domain, args.cutoffs, split=args.split, **about)
         if accelerator.is_main_process:
             print_metrics(f"{about['system']} on {domain.name}, {args.split}", rows)
             if args.results:
                 append_rows(args.results, rows)
+        if other is not None:
+            others = ranks_of(other, domain, args.split, settings)
+            if accelerator.is_main_process:
+                print_differences(
+                    args.against, {row.protocol: ranks[row.protocol] for row in rows}, others, args.cutoffs
+                )
     accelerator.end_training()
 
 
@@ -100,6 +116,22 @@ def about_model(args, domain: str) -> dict:
         "seed": ran.get("seed", 0),
         "model": args.model,
     }
+
+
+def ranks_of(model, domain: PreparedDomain, split: str, settings) -> dict[str, np.ndarray]:
+    """Ranks by protocol of a model, or of a baseline by its name."""
+    if isinstance(model, str):
+        return baseline_ranks(model, domain, split)
+    return model_ranks(model, domain, split, settings)
+
+
+def print_differences(other: str, ranks: dict[str, np.ndarray], others: dict[str, np.ndarray], cutoffs) -> None:
+    """One line a protocol: the first system minus the other."""
+    print(f"  minus {other}, the same users, with the 95 % interval over users")
+    for protocol, values in ranks.items():
+        told = "  ".join(f"{name} {each}" for name, each in user_differences(values, others[protocol], cutoffs).items())
+        better, worse = (values < others[protocol]).sum(), (values > others[protocol]).sum()
+        print(f"  {protocol:<12} {told}  (ranked higher for {better:,} users, lower for {worse:,})")
 
 
 def model_ranks(model, domain: PreparedDomain, split: str, settings) -> dict[str, np.ndarray]:

@@ -8,6 +8,7 @@ All functions take ``ranks``: int64 [U], a numpy array (a CPU torch tensor is re
 """
 
 from collections.abc import Iterable
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -17,7 +18,7 @@ from ..errors import DataError
 
 def hit_rate(ranks: ArrayLike, k: int) -> float:
     """HR@k = mean_u [r_u <= k], also printed as recall@k (Kang & McAuley, SASRec, ICDM 2018, section IV-C)."""
-    return float(np.mean(_checked(ranks) <= _cutoff(k)))
+    return float(np.mean(_hits(_checked(ranks), k)))
 
 
 def ndcg(ranks: ArrayLike, k: int) -> float:
@@ -25,8 +26,7 @@ def ndcg(ranks: ArrayLike, k: int) -> float:
 
     Järvelin & Kekäläinen, ACM TOIS 20(4), 2002; with one relevant item of gain 1 the ideal DCG is 1 / log2(2) = 1.
     """
-    ranks = _checked(ranks)
-    return float(np.mean(np.where(ranks <= _cutoff(k), 1.0 / np.log2(ranks + 1.0), 0.0)))
+    return float(np.mean(_gains(_checked(ranks), k)))
 
 
 def mrr(ranks: ArrayLike) -> float:
@@ -36,12 +36,61 @@ def mrr(ranks: ArrayLike) -> float:
 
 def metrics_from_ranks(ranks: ArrayLike, cutoffs: Iterable[int] = (10, 50)) -> dict[str, float]:
     """All metrics under their printed names: ``HR@k`` and ``NDCG@k`` for every k of ``cutoffs``, then ``MRR``."""
+    return {name: float(np.mean(values)) for name, values in user_metrics(ranks, cutoffs).items()}
+
+
+def user_metrics(ranks: ArrayLike, cutoffs: Iterable[int] = (10, 50)) -> dict[str, np.ndarray]:
+    """The same user by user, [U] each: what the metrics are the means of."""
     ranks, cutoffs = _checked(ranks), tuple(cutoffs)
     return (
-        {f"HR@{k}": hit_rate(ranks, k) for k in cutoffs}
-        | {f"NDCG@{k}": ndcg(ranks, k) for k in cutoffs}
-        | {"MRR": mrr(ranks)}
+        {f"HR@{k}": _hits(ranks, k) for k in cutoffs}
+        | {f"NDCG@{k}": _gains(ranks, k) for k in cutoffs}
+        | {"MRR": 1.0 / ranks}
     )
+
+
+class UserDifference(NamedTuple):
+    """One system minus another on the same users: the mean, and half its 95 % confidence interval over users."""
+
+    mean: float
+    margin: float
+
+    def __str__(self) -> str:
+        """``+0.0050 [+0.0038, +0.0062]``."""
+        return f"{self.mean:+.4f} [{self.mean - self.margin:+.4f}, {self.mean + self.margin:+.4f}]"
+
+
+def user_differences(
+    ranks: ArrayLike, others: ArrayLike, cutoffs: Iterable[int] = (10, 50)
+) -> dict[str, UserDifference]:
+    """Metrics of ``ranks`` minus those of ``others``, the same users in the same order.
+
+        d_u = x_u - y_u,   u = 1 … U;      mean d̄ ± 1.96 · sd(d) / √U
+
+    Pairing takes out how hard the users are, which two intervals side by side would leave in. It says what other users
+    would give, of these two models; what another seed would give it does not.
+
+    Raises:
+        DataError: of other users, or of a single one.
+    """
+    cutoffs = tuple(cutoffs)
+    mine, theirs = user_metrics(ranks, cutoffs), user_metrics(others, cutoffs)
+    sizes = len(mine["MRR"]), len(theirs["MRR"])
+    if sizes[0] != sizes[1] or sizes[0] < 2:
+        raise DataError(f"expected the ranks of the same users, at least two, got {sizes[0]} and {sizes[1]}")
+    differences = {name: mine[name].astype(np.float64) - theirs[name] for name in mine}
+    return {
+        name: UserDifference(float(d.mean()), float(1.96 * d.std(ddof=1) / np.sqrt(len(d))))
+        for name, d in differences.items()
+    }
+
+
+def _hits(ranks: np.ndarray, k: int) -> np.ndarray:
+    return ranks <= _cutoff(k)
+
+
+def _gains(ranks: np.ndarray, k: int) -> np.ndarray:
+    return np.where(ranks <= _cutoff(k), 1.0 / np.log2(ranks + 1.0), 0.0)
 
 
 def _checked(ranks: ArrayLike) -> np.ndarray:

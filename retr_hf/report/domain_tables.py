@@ -13,7 +13,7 @@ from statistics import fmean, stdev
 from ..errors import DataError
 from .published import claims_beside, printed_name, published_numbers
 from .results import ResultRow
-from .tables import CAPTIONS, CELLS, CLAIMS, markdown, mean_cell
+from .tables import CAPTIONS, CELLS, CLAIMS, markdown, mean_cell, require_metrics
 
 SHOWN_PROTOCOLS, SHOWN_METRICS = ("sampled", "full"), ("HR@10", "NDCG@10", "MRR")
 FIGURES = {  # what rows say of a model in ``settings`` -> what it is; a number, or one a block
@@ -45,8 +45,9 @@ def domain_tables(
         protocols, metrics: only these; None means ``sampled`` and ``full``, HR@10, NDCG@10 and MRR.
 
     Raises:
-        DataError: no rows to show, or an unknown choice of ``published``.
+        DataError: no rows to show, a metric that none has, or an unknown choice of ``published``.
     """
+    rows = require_metrics(rows, metrics)
     protocols, metrics = protocols or SHOWN_PROTOCOLS, metrics or SHOWN_METRICS
     groups = defaultdict(lambda: defaultdict(list))
     for row in rows:

@@ -17,7 +17,7 @@ from scipy.stats import t as student
 from ..errors import DataError
 from .published import PUBLISHED_CHOICES, claims_beside
 from .results import PROTOCOLS, ResultRow
-from .tables import CAPTIONS, CLAIMS, markdown, mean_cell
+from .tables import CAPTIONS, CLAIMS, markdown, mean_cell, require_metrics
 
 CONFIDENCE = 0.95
 SHOWN_PROTOCOLS, SHOWN_METRICS = ("full", "full-unseen"), ("HR@10", "NDCG@10")
@@ -118,12 +118,12 @@ def paired_tables(
         protocols, metrics: only these; None means ``full`` and ``full-unseen``, HR@10 and NDCG@10.
 
     Raises:
-        DataError: no rows to show, or an unknown choice of ``published``.
+        DataError: no rows to show, a metric that none has, or an unknown choice of ``published``.
     """
     if published not in PUBLISHED_CHOICES:
         raise DataError(f"published must be one of {', '.join(PUBLISHED_CHOICES)}; got {published!r}")
+    rows, groups = require_metrics(rows, metrics), defaultdict(list)
     protocols, metrics = protocols or SHOWN_PROTOCOLS, metrics or SHOWN_METRICS
-    groups = defaultdict(list)
     for row in rows:
         if row.split == "test" and row.protocol in protocols and any(metric in row.metrics for metric in metrics):
             candidates = row.candidates if row.protocol == "sampled" else 0

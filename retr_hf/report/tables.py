@@ -38,11 +38,11 @@ def result_tables(
         protocols, metrics: only these; None means all.
 
     Raises:
-        DataError: no rows, or an unknown choice of ``published``.
+        DataError: no rows, a metric that none has, or an unknown choice of ``published``.
     """
     if published not in PUBLISHED_CHOICES:
         raise DataError(f"published must be one of {', '.join(PUBLISHED_CHOICES)}; got {published!r}")
-    groups = defaultdict(list)
+    rows, groups = require_metrics(rows, metrics), defaultdict(list)
     for row in rows:
         candidates = row.candidates if row.protocol == "sampled" else 0
         shown = tuple(sorted((name for name in row.metrics if not metrics or name in metrics), key=_metric_order))
@@ -50,16 +50,31 @@ def result_tables(
             groups[row.synthetic, row.split, PROTOCOLS.index(row.protocol), candidates, shown].append(row)
     if not groups:
         raise DataError("there are no result rows to report: evaluate a model first, or ask for a less narrow choice")
-    return "\n".join(_table(groups[key], key[-1], published) for key in sorted(groups))
+    ambiguous = _ambiguous(row for group in groups.values() for row in group)
+    return "\n".join(_table(groups[key], key[-1], published, ambiguous) for key in sorted(groups))
 
 
-def _table(rows: list[ResultRow], metrics: Sequence[str], published: str) -> str:
+def require_metrics(rows: Iterable[ResultRow], metrics: Sequence[str] | None) -> list[ResultRow]:
+    """The rows, where each of the ``metrics`` asked for (None: any) is in some of them.
+
+    Raises:
+        DataError: a metric that no row has; says which there are.
+    """
+    rows = list(rows)
+    known = {name for row in rows for name in row.metrics}
+    if rows and (unknown := [name for name in metrics or () if name not in known]):
+        told = ", ".join(sorted(known, key=_metric_order))
+        raise DataError(f"no row has the metric {', '.join(unknown)}: the rows have {told}")
+    return rows
+
+
+def _table(rows: list[ResultRow], metrics: Sequence[str], published: str, ambiguous: set) -> str:
     first = rows[0]
     domains = sorted({row.domain for row in rows})
     columns = [(domain, metric) for domain in domains for metric in metrics]
     claims = _claims(claims_beside(rows, published))
 
-    lines = [(label, _sources(sources), cells) for (label, sources), cells in _measured(rows).items()]
+    lines = [(label, _sources(sources), cells) for (label, sources), cells in _measured(rows, ambiguous).items()]
     lines += [(label, _sources(sources), cells) for (label, sources), cells in claims]
     lines.sort(key=lambda line: (line[0].lower(), line[1]))
     table = [["system", "sources", *(f"{domain} {metric}" for domain, metric in columns)]]
@@ -72,13 +87,17 @@ def _table(rows: list[ResultRow], metrics: Sequence[str], published: str) -> str
     return "\n".join([title, "", *notes, "", *markdown(table), ""])
 
 
-def _measured(rows: list[ResultRow]) -> dict[tuple[str, tuple[str, ...]], dict[tuple[str, str], str]]:
-    """(system, sources) -> (domain, metric) -> cell."""
+def _ambiguous(rows: Iterable[ResultRow]) -> set[tuple[str, tuple[str, ...]]]:
+    """(system, sources) that several recipes measured on one domain, in whichever tables these stand: they are told
+    apart by their recipes."""
     recipes = defaultdict(set)
     for row in rows:
         recipes[row.system, tuple(row.sources), row.domain].add(row.recipe)
-    ambiguous = {key[:2] for key, names in recipes.items() if len(names) > 1}
+    return {key[:2] for key, names in recipes.items() if len(names) > 1}
 
+
+def _measured(rows: list[ResultRow], ambiguous: set) -> dict[tuple[str, tuple[str, ...]], dict[tuple[str, str], str]]:
+    """(system, sources) -> (domain, metric) -> cell."""
     values = defaultdict(lambda: defaultdict(list))
     for row in rows:
         key = row.system, tuple(row.sources)

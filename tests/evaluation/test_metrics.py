@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from retr_hf.errors import DataError
-from retr_hf.evaluation.metrics import hit_rate, metrics_from_ranks, mrr, ndcg
+from retr_hf.evaluation.metrics import hit_rate, metrics_from_ranks, mrr, ndcg, user_differences
 
 RANKS = np.array([1, 3, 10, 11], dtype=np.int64)
 
@@ -30,6 +30,16 @@ def test_names_and_tensors():
     assert metrics["NDCG@50"] == pytest.approx((1 + 1 / log2(13)) / 2)
     assert all(type(value) is float for value in metrics.values())
     assert list(metrics_from_ranks(RANKS, cutoffs=(5,))) == ["HR@5", "NDCG@5", "MRR"]
+
+
+def test_the_difference_of_two_systems_user_by_user():
+    # HR@10 hits 1 1 1 0 against 0 1 0 0: differences 1 0 1 0, mean 1/2, sd √(4 · 1/4 / 3), error of the mean sd / 2
+    difference = user_differences(RANKS, [11, 1, 40, 11], cutoffs=[10])["HR@10"]
+    assert difference.mean == 1 / 2 and difference.margin == pytest.approx(1.96 * (1 / 3) ** 0.5 / 2)
+    assert str(difference) == "+0.5000 [-0.0658, +1.0658]"
+    assert user_differences(RANKS, RANKS)["NDCG@50"] == (0, 0)
+    with pytest.raises(DataError, match="the same users, at least two, got 4 and 3"):
+        user_differences(RANKS, RANKS[:3])
 
 
 @pytest.mark.parametrize(

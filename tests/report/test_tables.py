@@ -5,6 +5,8 @@ from dataclasses import replace
 import pytest
 
 from retr_hf.errors import DataError
+from retr_hf.report.domain_tables import domain_tables
+from retr_hf.report.paired import paired_tables
 from retr_hf.report.published import published_numbers, published_results
 from retr_hf.report.results import ResultRow
 from retr_hf.report.tables import result_tables
@@ -68,6 +70,18 @@ def test_two_recipes_on_one_domain_are_two_rows_and_on_two_domains_one():
     table = only(result_tables([ROW, twin], "none"))
     assert table["X-RETR [recipes/scientific.yaml]", "games, yelp"]["scientific HR@10"] == "0.1000"
     assert table["X-RETR [recipes/twin.yaml]", "games, yelp"]["scientific HR@10"] == "0.9000"
+
+
+def test_two_recipes_are_told_apart_where_their_cutoffs_put_them_into_two_tables():
+    twin = replace(ROW, recipe="recipes/twin.yaml", metrics={"HR@20": 0.2})
+    lines = [next(iter(rows))[0] for _, rows in parsed(result_tables([ROW, twin], "none"))]
+    assert lines == ["X-RETR [recipes/scientific.yaml]", "X-RETR [recipes/twin.yaml]"]
+
+
+@pytest.mark.parametrize("tables", [result_tables, paired_tables, domain_tables])
+def test_a_metric_that_no_row_has(tables):
+    with pytest.raises(DataError, match=r"no row has the metric HR@20, hr@10: the rows have HR@10, NDCG@10$"):
+        tables([ROW], metrics=["HR@20", "NDCG@10", "hr@10"])
 
 
 def test_sources_are_rows_of_their_own():
@@ -181,4 +195,4 @@ def test_a_choice_of_protocols_and_metrics():
     text = result_tables(rows, published="none", protocols=["full"], metrics=["NDCG@10"])
     assert only(text) == {("X-RETR", "games, yelp"): {"scientific NDCG@10": "0.0500"}}
     with pytest.raises(DataError, match="less narrow"):
-        result_tables(rows, metrics=["MRR"])
+        result_tables(rows[:1], protocols=["sampled"])

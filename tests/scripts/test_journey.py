@@ -30,6 +30,12 @@ def script(monkeypatch, name, *arguments):
             raise
 
 
+def popularity(monkeypatch, domain):
+    """Its rows by protocol."""
+    script(monkeypatch, "evaluate.py", "--baseline", "popularity", domain, "--cutoffs", 10, "--results", "pop.jsonl")
+    return {row.protocol: row for row in read_rows("pop.jsonl")}
+
+
 def fails(monkeypatch, capsys, name, *arguments):
     """What a script says of its user's mistake."""
     with pytest.raises(SystemExit) as stopped:
@@ -163,6 +169,15 @@ def test_the_whole_journey(world, tmp_path, monkeypatch, capsys):
     script(monkeypatch, "evaluate.py", "runs/tiny", world / "pets", "--name", "zero-shot")
     script(monkeypatch, "evaluate.py", "--baseline", "popularity", world / "pets", world / "camping")
     script(monkeypatch, "evaluate.py", "--baseline", "text-similarity", world / "pets")
+    capsys.readouterr()
+    camping = ["evaluate.py", "runs/camping", world / "camping", "--cutoffs", 10, "--against"]
+    script(monkeypatch, *camping, "runs/camping")
+    told = capsys.readouterr().out
+    assert "minus runs/camping" in told and told.count("HR@10 +0.0000 [+0.0000, +0.0000]") == 3
+    script(monkeypatch, *camping, "popularity")
+    told = capsys.readouterr().out.split("minus popularity")[1]
+    gain = measured["full"]["HR@10"] - popularity(monkeypatch, world / "camping")["full"].metrics["HR@10"]
+    assert f"  full         HR@10 {gain:+.4f} [" in told
     script(monkeypatch, "report.py", "rows.jsonl", "--output", "table.md", "--figures", "runs/camping")
     assert "SYNTHETIC" in Path("table.md").read_text() and Path("runs/camping/learning_curves.png").stat().st_size
     user = ["--domain", str(world / "camping"), "--user", "camping-user-0000", "-k", "3", "--figure", "p.png"]

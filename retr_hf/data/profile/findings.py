@@ -159,7 +159,8 @@ def _splits(profile: DomainProfile) -> Iterator[Finding]:
             WARNING,
             f"{targets.rows[TEST]:,} test rows: at HR@10 = 0.1 the 95 % interval is "
             f"± {1.96 * (0.1 * 0.9 / targets.rows[TEST]) ** 0.5:.3f}, over users alone",
-            "compare systems user by user and over several seeds (report.py --paired), and call no small gain one",
+            "compare systems user by user (evaluate.py MODEL DOMAIN --against OTHER) and over several seeds, and call "
+            "no small gain one",
         )
     seen = _targets(profile, targets.seen)
     if seen >= OFTEN_SEEN:
