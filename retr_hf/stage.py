@@ -155,7 +155,14 @@ def open_recipe(args: argparse.Namespace, task: str) -> Recipe:
         no_marks = "a prepared domain does not tell types of events apart (the model itself does, given marks)"
         return [f"model.modulating_marks: {marks}: expected 1; {no_marks}"] if marks != 1 else []
 
-    validators = [*VALIDATORS, fits, one_type, right_task]
+    def every_step(recipe: Recipe) -> list[str]:
+        data = recipe["data"]
+        if recipe["model"].get("every_step", True) or (data.candidates == "batch" and not data.extra_candidates):
+            return []
+        wrong = "has the targets of a batch for candidates: take out data.candidates and data.extra_candidates"
+        return [f"model.every_step: false {wrong}"]
+
+    validators = [*VALIDATORS, fits, one_type, every_step, right_task]
     return load_recipe(args.recipe, args.overrides, SCHEMA, validators, systems=args.systems)
 
 

@@ -17,6 +17,7 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import parse_flag_from_env, set_seed
 
+from retr_hf.data.candidate_sampling import CandidateSampling
 from retr_hf.data.collators import PreTrainingCollator, TextTables
 from retr_hf.data.domain import load_domain
 from retr_hf.data.mixture import Batches, Mixture
@@ -93,12 +94,18 @@ def main() -> None:
         data.window,
     )
     mixture = Mixture(sequences.domain_sizes, data.temperature, data.cap, recipe.run.seed)
+    sampling = None
+    if data.extra_candidates:
+        micro_batch = settings.batch_size // settings.gradient_accumulation
+        sampling = CandidateSampling(sequences, mixture.quotas, micro_batch, data.extra_candidates)
     collate = PreTrainingCollator(
         TextTables(tables),
         None if word_drop is None else TextTables(word_drop),
         config.every_step,
         views=config.sequence_loss_weight > 0,
         lay_out=layout_named(settings.layout, data.max_length),
+        sampling=sampling,
+        within_domains=data.candidates == "domain",
     )
     batches = Batches(
         sequences,

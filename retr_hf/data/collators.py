@@ -11,6 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from .candidate_sampling import CandidateSampling
 from .ragged import Layout, RaggedBatch, one_per_row
 from .schema import PADDING_INDEX
 
@@ -120,6 +121,9 @@ class PreTrainingCollator:
         tables: text vectors under global ids.
         word_drop_tables: the same for word-dropped texts, or None.
         views: whether to make views at all (sequence-sequence term).
+        sampling: draws candidates beside the batch's items; with it also ``table_log_chances``. The processes of a run
+            share the drawn ones.
+        within_domains: targets are ranked among the items of their own domain; gives ``domain_offsets``.
     """
 
     def __init__(
@@ -131,21 +135,26 @@ class PreTrainingCollator:
         lay_out: LayOut = one_per_row,
         drop: float = 0.2,
         item_drop_batches: float = 0.9,
+        sampling: CandidateSampling | None = None,
+        within_domains: bool = False,
     ):
+        self.sampling, self.within_domains = sampling, within_domains
         self.tables, self.word_drop_tables = tables, word_drop_tables
         self.every_step, self.views, self.lay_out = every_step, views, lay_out
         self.drop, self.item_drop_batches = drop, item_drop_batches
 
     def __call__(self, whole: RaggedBatch, rng: np.random.Generator, mine: slice) -> dict[str, np.ndarray]:
         """-> input_ids, attention_mask, labels [R, W], text_embeddings [M, T], table_item_ids [M], sequence_ends [S],
-        with packing position_ids, with groups length_groups, with views view_* of the same kind."""
+        with packing position_ids, with groups length_groups, with views view_* of the same kind; table_log_chances [M],
+        domain_offsets [D + 1]."""
         by_item = self.word_drop_tables is None or rng.random() < self.item_drop_batches
         chosen = rng.random(len(whole.tokens)) < self.drop
         batch = whole.select(mine)
         chosen = RaggedBatch(chosen, whole.lengths).select(mine).tokens
 
-        ids, table_rows = np.unique(batch.tokens, return_inverse=True)
-        ids, table_rows = np.concatenate([[PADDING_INDEX], ids]), table_rows + 1
+        drawn = batch.tokens[:0] if self.sampling is None else self.sampling.draw(rng)[mine]
+        ids, table_rows = np.unique(np.concatenate([batch.tokens, drawn]), return_inverse=True)
+        ids, table_rows = np.concatenate([[PADDING_INDEX], ids]), table_rows[: len(batch.tokens)] + 1
         text = self.tables.rows(ids)
         inputs, targets = _inputs_and_targets(replace(batch, tokens=table_rows))
         rows = Rows(inputs, self.lay_out)
@@ -168,6 +177,10 @@ class PreTrainingCollator:
             view_rows = Rows(view, self.lay_out)
             arrays.update({f"view_{name}": array for name, array in view_rows.arrays().items()})
             arrays["view_sequence_ends"] = view_rows.ends()
+        if self.sampling is not None:
+            arrays["table_log_chances"] = self.sampling.log_chances[ids]
+        if self.within_domains:
+            arrays["domain_offsets"] = self.tables.id_offsets
         return arrays | {"text_embeddings": text, "table_item_ids": ids}
 
     def counts(self, whole: RaggedBatch) -> dict[str, int]:

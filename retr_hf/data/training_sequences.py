@@ -6,6 +6,8 @@ import numpy as np
 
 from .ragged import RaggedBatch, gather_ragged
 
+_HISTORIES_AT_ONCE = 2**16
+
 
 class TrainingSequences:
     """Training sequences of several domains, end to end, with item ids made unique across domains.
@@ -95,6 +97,26 @@ class TrainingSequences:
             self._gather(times, np.zeros_like(self.id_offsets), begin, lengths) if timed else None,
             self._histories[history],
         )
+
+    def item_rates(self) -> np.ndarray:
+        """[I] how often an item, global id 1 first, stands in an example of its domain, on average over the epochs;
+        with ``every_step``, where an example is a history, of a long one the part that is read."""
+        read, rates = self.max_length + 1, []
+        for part, items, examples in zip(self._parts, np.diff(self.id_offsets), self.domain_sizes, strict=True):
+            counts = np.zeros(items + 1)
+            for first in range(0, len(part.offsets) - 1, _HISTORIES_AT_ONCE):
+                offsets = np.asarray(part.offsets[first : first + _HISTORIES_AT_ONCE + 1], dtype=np.int64)
+                lengths = np.diff(offsets)
+                place = np.arange(offsets[-1] - offsets[0]) - np.repeat(offsets[:-1] - offsets[0], lengths)
+                windows = np.repeat(np.maximum(lengths - read, 0) + 1, lengths)  # how many there are, the last one last
+                if self.window == "last":
+                    share = (place >= windows - 1).astype(float)
+                else:
+                    share = (np.minimum(place, windows - 1) - np.maximum(place - read, -1)) / windows
+                share[np.repeat(lengths < 2, lengths)] = 0
+                counts += np.bincount(part.item_ids[offsets[0] : offsets[-1]], share, minlength=items + 1)
+            rates.append(counts[1:] / max(1, examples))
+        return np.concatenate(rates)
 
     def seen(self) -> np.ndarray:
         """What each owner has in its whole history, however long: ascending owner * (items + 1) + item, each once."""

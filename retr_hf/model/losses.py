@@ -60,14 +60,16 @@ def softmax_loss(
     logits_per_chunk: int | None = None,
     added: tuple[torch.Tensor, torch.Tensor] | None = None,
     constant_columns: int = 0,
+    log_chances: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Cross-entropy over all given items.
 
-        -log( exp(s⁺) / Σ_j exp(s_j) ),    s_j = q · e_j + Σ_{a: row_a = j} added_a
+        -log( exp(s⁺) / (exp(s⁺) + Σ_{j≠+} exp(s_j) / c_j) ),    s_j = q · e_j + Σ_{a: row_a = j} added_a
 
     queries [T, d], items [M, d], targets [T] rows of ``items``. added: rows of ``items`` [T, n], -1 for none, and what
-    each adds to the score of its row [T, n], with gradient. constant_columns: as for ``chunked_loss``. With every item
-    of the catalogue in ``items`` this is full softmax; with a batch's own items it is in-batch softmax over unique
+    each adds to the score of its row [T, n], with gradient. constant_columns: as for ``chunked_loss``. log_chances [M]:
+    log c_j, the chance of each item to be here; None is c_j = 1. With every item of the catalogue in ``items`` this is
+    full softmax, with a sample and its chances an estimate of it, with a batch's own items in-batch softmax over unique
     items, the every-step form of ``in_batch_contrastive_loss``. Memory does not grow with T x M (``chunked_loss``).
     """
 
@@ -76,6 +78,8 @@ def softmax_loss(
         if more is not None:
             real, places = added[0][chunk] >= 0, added[0][chunk].clamp(min=0)
             logits.scatter_add_(1, places, torch.where(real, more, 0))
+        if log_chances is not None:
+            logits.sub_(log_chances).scatter_add_(1, own, log_chances[own].to(logits.dtype))
         torch.log_softmax(logits, dim=1, out=logits)
         loss = -logits.gather(1, own).sum()
         # The derivative of -log p⁺ towards the logits: p, less one at the target.

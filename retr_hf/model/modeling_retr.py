@@ -16,6 +16,7 @@ from transformers.utils import TransformersKwargs, can_return_tuple
 from .antithetic import antithetic
 from .body_retr import RetrModel, RetrPreTrainedModel, last_places
 from .configuration_retr import RetrConfig
+from .domain_candidates import softmax_within_domains
 from .head_retr import RetrHead
 from .hub import installed
 from .losses import in_batch_contrastive_loss, softmax_loss
@@ -169,6 +170,8 @@ class RetrForPreTraining(RetrHead):
         view_times: torch.LongTensor | None = None,
         num_items_in_batch: int | torch.Tensor | None = None,
         num_sequences_in_batch: int | torch.Tensor | None = None,
+        table_log_chances: torch.FloatTensor | None = None,
+        domain_offsets: torch.LongTensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> RetrOutput:
         """Contrastive loss of a batch of histories.
@@ -182,12 +185,18 @@ class RetrForPreTraining(RetrHead):
         view_*: the same histories, augmented; [B', N'], and view_sequence_ends [S] in the same order.
         num_items_in_batch, num_sequences_in_batch: targets and histories of the global batch (None: of this call). With
             the first alone the sequence-sequence term is this call's mean, weighted by its share of the targets.
+        table_log_chances: [M] log of the chance that each item is in a batch (``data.CandidateSampling``), by which
+            candidates other than the target are divided; needs ``every_step``, as the next one does.
+        domain_offsets: [D + 1] of domains whose items have the ids domain_offsets[k] + 1 .. domain_offsets[k + 1]: the
+            candidates of a target are those of its own domain. None: those of all.
 
         Raises:
-            ValueError: labels or table_item_ids are missing.
+            ValueError: labels or table_item_ids are missing; chances or domains without ``every_step``.
         """
         if labels is None or table_item_ids is None:
             raise ValueError("pre-training needs labels [B, N] and table_item_ids [M] (data.collators makes both)")
+        if not (self.config.every_step or (table_log_chances is None and domain_offsets is None)):
+            raise ValueError("table_log_chances and domain_offsets are read with every_step=True: leave them out")
         item_embeddings = self.encode_items(None, text_embeddings)
         outputs = self.model(
             input_ids,
@@ -201,15 +210,18 @@ class RetrForPreTraining(RetrHead):
         queries, targets, places, added = self._steps_and_targets(input_ids, outputs, labels, item_embeddings)
         candidates = self.candidate_vectors(item_embeddings)
         if self.config.every_step:
-            everyone, row = unique_across_processes(candidates, table_item_ids)
+            everyone, ids, row, log_chances = unique_across_processes(candidates, table_item_ids, table_log_chances)
             if not self.config.own_negatives:
                 added = hide_own_items(added, input_ids, labels, outputs.position_ids, places)
             if added is not None:
                 added = torch.where(added[0] > 0, row[added[0]], -1), added[1]
-            constants = raw_text_columns(self.config)
-            loss = softmax_loss(
-                queries, everyone, row[targets], num_items_in_batch, added=added, constant_columns=constants
-            )
+            about = {"added": added, "constant_columns": raw_text_columns(self.config), "log_chances": log_chances}
+            if domain_offsets is None:
+                loss = softmax_loss(queries, everyone, row[targets], num_items_in_batch, **about)
+            else:
+                loss = softmax_within_domains(
+                    queries, everyone, ids, row[targets], domain_offsets, num_items_in_batch, **about
+                )
         else:
             loss = self._contrast(queries, candidates[targets], table_item_ids[targets], num_items_in_batch)
 

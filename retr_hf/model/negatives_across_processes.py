@@ -37,11 +37,14 @@ class _AllGather(torch.autograd.Function):
         return gradient[dist.get_rank()]
 
 
-def unique_across_processes(items: torch.Tensor, item_ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Each item of the global batch once: (vectors [M, d], row of each local item among them [m]).
+def unique_across_processes(
+    items: torch.Tensor, item_ids: torch.Tensor, values: torch.Tensor | None = None
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None]:
+    """Each item of the global batch once: (vectors [M, d], their ids [M] ascending, row of each local item among them
+    [m], their ``values`` [M]).
 
-    items [m, d], item_ids [m] with 0 for padding, which becomes no candidate (its entry in the second tensor is
-    meaningless). An item read by several processes is represented by the first one's vector.
+    items [m, d], item_ids [m] with 0 for padding, which becomes no candidate (its entry in the third tensor is
+    meaningless), values [m] of the items. An item read by several processes is represented by the first one's vector.
     """
     all_items, offset = gather_rows(items)
     all_ids, _ = gather_rows(item_ids)
@@ -49,4 +52,8 @@ def unique_across_processes(items: torch.Tensor, item_ids: torch.Tensor) -> tupl
     order = torch.arange(len(all_ids), device=all_ids.device)
     first = torch.full_like(unique, len(all_ids)).scatter_reduce_(0, inverse, order, "amin")
     padding = int((unique == 0).any())  # unique is sorted: padding, where present, is its first entry
-    return all_items.index_select(0, first[padding:]), inverse[offset : offset + len(item_ids)] - padding
+    first = first[padding:]
+    row = inverse[offset : offset + len(item_ids)] - padding
+    if values is not None:
+        values = gather_rows(values)[0].index_select(0, first)
+    return all_items.index_select(0, first), unique[padding:], row, values

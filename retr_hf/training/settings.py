@@ -66,6 +66,15 @@ class DataSettings:
         "items", help="pre-training: a view of a history drops items, or sometimes words (needs embed --word-drop)"
     )
     cap: int | None = setting(None, help="sequences of a domain that count in an epoch, at most; null = all", min=1)
+    candidates: Literal["batch", "domain"] = setting(
+        "batch", help="pre-training: a target is ranked among all items of its batch, or those of its domain among them"
+    )
+    extra_candidates: int = setting(
+        0,
+        help="pre-training: items of all domains drawn into each batch as candidates, which are then weighted by their "
+        "chance of being there",
+        min=0,
+    )
     train_users: int | None = setting(
         None, help="fine-tuning: users that training knows, at most, drawn by the seed; null = all", min=1
     )
@@ -147,7 +156,10 @@ UNREAD = {  # what a task does not read, and would otherwise stand in its recipe
     "pretrain": (
         *(("", "init"), ("", "results"), ("data", "train_users"), ("training", "freeze"), ("evaluation", "test")),
     ),
-    "finetune": (("data", "cap"), ("data", "temperature"), ("data", "views")),
+    "finetune": (
+        *(("data", "cap"), ("data", "temperature"), ("data", "views")),
+        *(("data", "candidates"), ("data", "extra_candidates")),
+    ),
 }
 
 

@@ -13,6 +13,7 @@ def test_one_process_keeps_its_rows():
 
 def test_unique_items_leave_padding_out_and_keep_the_first():
     items, ids = torch.randn(5, 2), torch.tensor([0, 9, 4, 9, 0])
-    unique, row = unique_across_processes(items, ids)
-    assert torch.equal(unique, items[[2, 1]])  # sorted by id: 4, 9
+    unique, unique_ids, row, values = unique_across_processes(items, ids, torch.arange(5.0))
+    assert torch.equal(unique, items[[2, 1]]) and unique_ids.tolist() == [4, 9] and values.tolist() == [2, 1]
+    assert unique_across_processes(items, ids)[3] is None
     assert row[[1, 2, 3]].tolist() == [1, 0, 1]

@@ -119,7 +119,13 @@ def test_the_whole_journey(world, tmp_path, monkeypatch, capsys):
         name="tiny",
         task="pretrain",
         output="runs/{name}",
-        data={"domains": [str(world / "garden"), str(world / "music")], "max_length": 10, "window": "random"},
+        data={
+            "domains": [str(world / "garden"), str(world / "music")],
+            "max_length": 10,
+            "window": "random",
+            "candidates": "domain",
+            "extra_candidates": 40,
+        },
         model=TINY,
         training={"epochs": 2, "batch_size": 32, "progress": False},
         evaluation={"cutoffs": [10]},
@@ -248,7 +254,8 @@ def test_a_pretrained_start_must_fit(world, tmp_path, monkeypatch, capsys):
     assert "hidden_size: 32, but the pre-trained model has 16" in said and "3 mistakes" in said
     (tmp_path / "empty").mkdir()
     assert "has no config.json and no run.json" in fails(monkeypatch, capsys, "finetune.py", again, "init=empty")
-    assert "does not read it" in fails(monkeypatch, capsys, "finetune.py", again, "data.cap=3")
+    for unread in ("data.cap=3", "data.candidates=domain"):
+        assert "does not read it" in fails(monkeypatch, capsys, "finetune.py", again, unread)
     both = f"data.domains=[{world / 'camping'},{world / 'pets'}]"
     assert "must hold {domain}" in fails(monkeypatch, capsys, "finetune.py", again, both)
 
@@ -348,6 +355,8 @@ def test_mistakes_are_told_in_words(world, cycle, tmp_path, monkeypatch, capsys)
     assert "scripts/pretrain.py runs this one" in fails(monkeypatch, capsys, "finetune.py", recipe)
     embed_catalog(world / "sewing", "hashing:32", progress=False, overwrite=True)
     overrides = [f"data.domains=[{world / 'garden'},{world / 'sewing'}]", "model.router_context=causal"]
+    last = ["model.every_step=false", "data.extra_candidates=9"]
+    assert "take out data.candidates and data.extra" in fails(monkeypatch, capsys, "pretrain.py", recipe, *last)
     assert "one encoder in all domains" in fails(monkeypatch, capsys, "pretrain.py", recipe, *overrides)
     assert "make one with" in fails(monkeypatch, capsys, "evaluate.py", "--baseline", "popularity", tmp_path)
 

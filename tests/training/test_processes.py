@@ -20,6 +20,7 @@ from accelerate.state import AcceleratorState, GradientState
 from safetensors.torch import load_file
 from transformers.utils import logging as transformers_logging
 
+from retr_hf.data.candidate_sampling import CandidateSampling
 from retr_hf.data.collators import NextItemCollator, PreTrainingCollator, TextTables
 from retr_hf.data.domain import Sequences
 from retr_hf.data.mixture import Batches, Mixture
@@ -42,6 +43,7 @@ CASES = {
     "pretrain-none": (RetrForPreTraining, 1, {"router": "none"}),
     "pretrain-pathway": (RetrForPreTraining, 1, {}),
     "pretrain-last-step": (RetrForPreTraining, 1, LAST_ONLY),
+    "pretrain-candidates": (RetrForPreTraining, 2, {"router": "none"}),  # drawn ones too, of the target's domain
     "pretrain-dot-accumulated": (RetrForPreTraining, 2, {"score": "dot"}),
     "recommend-none": (RetrForSequentialRecommendation, 2, IDS | {"router": "none"}),
     "recommend-pathway": (RetrForSequentialRecommendation, 1, IDS),
@@ -89,7 +91,11 @@ def run_case(name: str, folder: Path) -> None:
     domains = [histories(rng, items) for items in NUM_ITEMS]
     model = make_model(head, config)
     constants = {}
+    domains = domains if head is RetrForPreTraining else domains[:1]
+    sequences = TrainingSequences(domains, NUM_ITEMS[: len(domains)], LENGTH, model.config.every_step)
+    mixture = Mixture(sequences.domain_sizes, seed=1)
     if head is RetrForPreTraining:
+        drawn = CandidateSampling(sequences, mixture.quotas, 5, 20) if name == "pretrain-candidates" else None
         word_drop = TextTables([table + 0.5 for table in tables])
         collate = PreTrainingCollator(
             TextTables(tables),
@@ -97,18 +103,18 @@ def run_case(name: str, folder: Path) -> None:
             model.config.every_step,
             lay_out=layout_named("packed", LENGTH),
             item_drop_batches=0.5,
+            sampling=drawn,
+            within_domains=drawn is not None,
         )
     else:
-        domains = domains[:1]
         collate = NextItemCollator(
             NUM_ITEMS[0], negatives=model.config.objective == "bpr", lay_out=layout_named("packed", LENGTH)
         )
         if model.config.uses_text:
             constants = {"text_embeddings": torch.from_numpy(tables[0])}
-    sequences = TrainingSequences(domains, NUM_ITEMS[: len(domains)], LENGTH, model.config.every_step)
     batches = Batches(
         sequences,
-        Mixture(sequences.domain_sizes, seed=1),
+        mixture,
         collate,
         batch_size=11,
         accumulation=accumulation,
