@@ -88,7 +88,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     )
     tables.add_argument(
         "--text-columns", nargs="+", default=["text"], metavar="COLUMN",
-        help="of the item table; one is taken as it is, several are cleaned and joined (default: text)",
+        help="of the item table; one is taken as it is, several are cleaned and joined, long ones too (default: text)",
     )  # fmt: skip
     tables.add_argument("--timestamp-unit", choices=UNITS, default="s", help="since 1970 (default: s)")
     tables.add_argument(

@@ -92,6 +92,31 @@ def test_the_words_of_a_review_are_no_keys(tmp_path):
     assert log.samples["unreadable_lines_of_r.json"].startswith("r.json:3: ")
 
 
+def test_fields_that_unisrec_empties_are_counted(tmp_path):
+    (tmp_path / "r.csv").write_text("b,u,5.0,1\n")
+    pl.DataFrame({"user_id": ["u"], "parent_asin": ["b"], "rating": [5.0], "timestamp": [1]}).write_parquet(
+        tmp_path / "r.parquet"
+    )
+    title = {"title": "<script> " * 300, "brand": "A", "store": "A"}
+    one = pl.DataFrame([{"asin": "b", "parent_asin": "b", **title}])
+    one.write_ndjson(tmp_path / "m.json")
+    one.write_parquet(tmp_path / "m.parquet")
+    for turn, (reader, log, items, fields) in enumerate(
+        (
+            ("amazon2018", "r.csv", "m.json", ["title", "brand"]),
+            ("amazon2023", "r.parquet", "m.json", ["title", "store"]),
+            ("amazon2023", "r.parquet", "m.parquet", ["title", "store"]),
+        )
+    ):
+        (tmp_path / str(turn)).mkdir()
+        spool = Spool(tmp_path / str(turn), size=40)  # a metadata line longer than a block
+        read = READERS[reader]([tmp_path / log], spool, items=tmp_path / items, text_fields=fields)
+        assert domain_of_log(read).items.rows() == [("b", "A.")]
+        assert read.dropped == {"text_fields_of_2000_characters_or_more_left_out": 1}
+        (sample,) = read.samples.values()
+        assert sample.startswith("title of item 'b': '<script> <script>")
+
+
 def test_ratings_after_an_unreadable_movie_are_nobodys(tmp_path):
     (tmp_path / "mv_1.txt").write_text("1:\n5,3,2005-01-01\n6,3,2005-01-01\nx:\n5,3,2005-01-02\n2:\n5,3,2005-01-03\n")
     log = READERS["netflix"]([tmp_path / "mv_1.txt"], Spool(tmp_path))

@@ -9,7 +9,8 @@ import pytest
 from retr_hf.data.log_options import LogOptions, domain_of_log
 from retr_hf.data.readers import table_batches
 from retr_hf.data.readers.atomic import read_atomic
-from retr_hf.data.readers.item_text import join_text
+from retr_hf.data.readers.dirt import Dirt
+from retr_hf.data.readers.item_text import join_text, text_as_unisrec
 from retr_hf.data.readers.spool import spool_beside
 from retr_hf.data.readers.tables import read_tables
 from retr_hf.errors import DataError
@@ -162,13 +163,25 @@ def test_several_text_columns_are_cleaned_and_joined():
             "category": [["Tools", "Fix\nings"], [], ["A"], None, ["B"]],
         }
     )
-    assert join_text(items, ["title", "category"]).to_list() == [
-        "Nuts & Bolts. Tools Fixings.",
-        "",
-        "A.",
-        "",  # 1,999 letters and the dot are 2,000 characters
-        "y" * 1998 + ". B.",
-    ]
+    columns = ["title", "category"]
+    whole = ["Nuts & Bolts. Tools Fix ings.", "", "A.", "x" * 1999 + ".", "y" * 1998 + ". B."]
+    assert join_text(items, columns).to_list() == whole
+    dirt = Dirt(strict=True)  # a trait of the source, which is never refused
+    texts = text_as_unisrec(columns, dirt)(items.with_columns(item_id=pl.Series(list("abcde"))))
+    assert texts.columns == ["item_id", "text"]
+    # 1,999 letters and the dot are 2,000 characters
+    assert texts["text"].to_list() == ["Nuts & Bolts. Tools Fixings.", "", "A.", "", "y" * 1998 + ". B."]
+    kind = "text_fields_of_2000_characters_or_more_left_out"
+    assert dirt.counts == {kind: 1}
+    assert dirt.samples[kind] == f"title of item 'd': '{'x' * 120}...'"
+
+
+def test_long_texts_and_line_ends_of_own_tables(tmp_path):
+    log = write(tmp_path / "log.csv", "user_id,item_id\nu,a\nu,b\n")
+    long = "word " * 1000 + "end"
+    items = write(tmp_path / "items.csv", f'item_id,title,about\na,Shoe,"red\r\nshoe\n\nnew"\nb,Lamp,{long}\n')
+    domain = read(log, items, text_columns=["title", "about"])
+    assert dict(domain.items.iter_rows()) == {"a": "Shoe. red shoe new.", "b": f"Lamp. {long}."}
 
 
 def test_one_text_column_is_taken_as_it_is(tmp_path):

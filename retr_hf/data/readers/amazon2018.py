@@ -17,7 +17,8 @@ The dirt, and what becomes of it:
   identical``;
 - reviews of items without metadata: kept, with an empty text; UniSRec drops them, and so does ``--with-metadata``;
 - an item listed twice in the metadata: the first row holds, as in UniSRec, and the others are counted;
-- titles that hold a page's HTML or script: UniSRec's cleaning empties fields of 2,000 characters and more.
+- titles that hold a page's HTML or script: UniSRec's cleaning leaves out fields of 2,000 characters and more; they
+  are counted.
 """
 
 from collections.abc import Sequence
@@ -26,6 +27,7 @@ from pathlib import Path
 import polars as pl
 
 from ..schema import ITEM_ID, RATING, TIMESTAMP, USER_ID
+from .item_text import text_as_unisrec
 from .line_formats import EVENT, delimited, json_items, json_objects
 from .raw import RawLog
 from .spool import Spool
@@ -64,7 +66,10 @@ def read_amazon2018(
     events = spool.lines("events", inputs, _review_parser, what="item,user,rating,timestamp or a review", per_file=True)
     texts = None
     if items:
-        texts = spool.lines("items", [items], json_items("asin", text_fields, LISTS), what="a JSON object with an asin")
+        texts = spool.lines(
+            "items", [items], json_items("asin", text_fields, LISTS), what="a JSON object with an asin",
+            then=text_as_unisrec(text_fields, spool.dirt),
+        )  # fmt: skip
     return RawLog(
         events=events,
         items=texts,

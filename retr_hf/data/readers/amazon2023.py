@@ -25,11 +25,12 @@ from pathlib import Path
 import polars as pl
 
 from ...errors import DataError
-from ..schema import ITEM_ID, RATING, TEXT, TIMESTAMP, USER_ID
-from .item_text import join_text
+from ..schema import ITEM_ID, RATING, TIMESTAMP, USER_ID
+from .item_text import text_as_unisrec
 from .line_formats import EVENT, delimited, json_items, json_objects
 from .raw import RawLog
 from .spool import Spool
+from .table_batches import batches
 
 LISTS = ("categories", "description", "features")
 _HEADER = b"user_id,parent_asin,rating,timestamp"
@@ -69,16 +70,12 @@ def read_amazon2023(
         )  # fmt: skip
     texts = None
     if items and items.suffix == ".parquet":
-        wanted = ["parent_asin", *text_fields]
-        table = _scan(items, wanted).select(wanted)
-        texts = table.filter(pl.col("parent_asin").is_not_null()).map_batches(
-            lambda batch: batch.select(pl.col("parent_asin").alias(ITEM_ID), join_text(batch, text_fields).alias(TEXT)),
-            schema={ITEM_ID: pl.String, TEXT: pl.String},
-            streamable=True,
-        )
+        texts = _metadata(items, text_fields, spool)
     elif items:
-        what = "a JSON object with a parent_asin"
-        texts = spool.lines("items", [items], json_items("parent_asin", text_fields, LISTS), what=what)
+        texts = spool.lines(
+            "items", [items], json_items("parent_asin", text_fields, LISTS), what="a JSON object with a parent_asin",
+            then=text_as_unisrec(text_fields, spool.dirt),
+        )  # fmt: skip
     return RawLog(
         events=events,
         items=texts,
@@ -88,6 +85,23 @@ def read_amazon2023(
         dropped=spool.dirt.counts,
         samples=spool.dirt.samples,
     )
+
+
+def _metadata(path: Path, text_fields: Sequence[str], spool: Spool) -> pl.LazyFrame:
+    wanted = ["parent_asin", *text_fields]
+    there = _scan(path, wanted).collect_schema()
+    texts, target = text_as_unisrec(text_fields, spool.dirt), spool.folder / "items.parquet"
+    frames = (
+        texts(
+            batch.filter(pl.col("parent_asin").is_not_null()).with_columns(
+                pl.col("parent_asin").cast(pl.String).alias(ITEM_ID)
+            )
+        )
+        for batch in batches(path, {name: there[name] for name in wanted}, spool)
+    )
+    if not spool.write(target, frames):
+        raise DataError(f"{path}: expected items, but no row has a parent_asin")
+    return pl.scan_parquet(target)
 
 
 def _parser(path: Path):

@@ -8,8 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 import polars as pl
 
-from ..schema import ITEM_ID, RATING, TEXT, TIMESTAMP, USER_ID
-from .item_text import join_text
+from ..schema import ITEM_ID, RATING, TIMESTAMP, USER_ID
 from .spool import Parse, not_a
 
 EVENT = {USER_ID: pl.String, ITEM_ID: pl.String, RATING: pl.Float32, TIMESTAMP: pl.Int64}
@@ -66,7 +65,7 @@ def json_objects(fields: Mapping[str, tuple[str, pl.DataType]], required: Sequen
 
 
 def json_items(id_field: str, text_fields: Sequence[str], lists: Collection[str] = ()) -> Parse:
-    """One JSON object an item -> item_id, text; the fields are cleaned and joined as UniSRec does (``join_text``).
+    """One JSON object an item -> item_id and the fields that make its text (see ``text_as_unisrec``).
 
     Args:
         id_field: their name of the item id.
@@ -74,13 +73,7 @@ def json_items(id_field: str, text_fields: Sequence[str], lists: Collection[str]
         lists: those of their fields that are lists of strings.
     """
     types = {name: pl.List(pl.String) if name in lists else pl.String for name in text_fields}
-    read = json_objects({ITEM_ID: (id_field, pl.String)} | {name: (name, types[name]) for name in types}, [ITEM_ID])
-
-    def parse(lines: bytes) -> pl.DataFrame:
-        frame = read(lines)
-        return frame.select(ITEM_ID).with_columns(join_text(frame, text_fields).alias(TEXT))
-
-    return parse
+    return json_objects({ITEM_ID: (id_field, pl.String)} | {name: (name, types[name]) for name in types}, [ITEM_ID])
 
 
 def seconds(column: str, formats: str) -> pl.Expr:

@@ -19,8 +19,8 @@ from pathlib import Path
 
 import polars as pl
 
-from ..schema import ITEM_ID, RATING, TEXT, USER_ID
-from .item_text import join_text
+from ..schema import ITEM_ID, RATING, USER_ID
+from .item_text import text_as_unisrec
 from .line_formats import delimited
 from .raw import RawLog
 from .spool import Spool
@@ -46,7 +46,10 @@ def read_million_songs(inputs: Sequence[Path], spool: Spool, *, items: Path | No
         DataError: see ``Spool.lines``.
     """
     events = spool.lines("events", inputs, _TRIPLET, what="user, song, plays separated by tabs")
-    texts = spool.lines("items", [items], _tracks, what="track<SEP>song<SEP>artist<SEP>title") if items else None
+    texts = None
+    if items:
+        then = text_as_unisrec(["title", "artist"], spool.dirt)
+        texts = spool.lines("items", [items], _TRACK, what="track<SEP>song<SEP>artist<SEP>title", then=then)
     return RawLog(
         events=events,
         items=texts,
@@ -56,8 +59,3 @@ def read_million_songs(inputs: Sequence[Path], spool: Spool, *, items: Path | No
         samples=spool.dirt.samples,
         ordered="by place in the file; there are no times",
     )
-
-
-def _tracks(lines: bytes) -> pl.DataFrame:
-    tracks = _TRACK(lines)
-    return tracks.select(ITEM_ID).with_columns(join_text(tracks, ["title", "artist"]).alias(TEXT))

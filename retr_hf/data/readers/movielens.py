@@ -19,9 +19,9 @@ from pathlib import Path
 import polars as pl
 
 from ...errors import DataError
-from ..schema import ITEM_ID, RATING, TEXT, TIMESTAMP, USER_ID
+from ..schema import ITEM_ID, RATING, TIMESTAMP, USER_ID
 from .blocks import LATIN_1
-from .item_text import join_text
+from .item_text import text_as_unisrec
 from .line_formats import EVENT, delimited
 from .raw import RawLog
 from .spool import Spool
@@ -65,6 +65,7 @@ def read_movielens(inputs: Sequence[Path], spool: Spool) -> RawLog:
         items = spool.lines(
             "items", [movies], {"u.item": _u_item, "movies.dat": _movies_dat, "movies.csv": _movies_csv}[movies.name],
             what="id, title, genres", encoding="utf-8" if movies.suffix == ".csv" else LATIN_1, first_line=_is_header,
+            then=text_as_unisrec(["title", "genres"], spool.dirt),
         )  # fmt: skip
     return RawLog(
         events=events,
@@ -89,18 +90,16 @@ def _u_item(lines: bytes) -> pl.DataFrame:
     read = delimited(_U_ITEM, [ITEM_ID, "title"], "|", quoted=False)(lines)
     flags = pl.read_csv(io.BytesIO(lines), has_header=False, schema=_U_ITEM, separator="|", quote_char=None)
     genres = pl.concat_list(pl.when(pl.col(name) == "1").then(pl.lit(name)) for name in GENRES[1:]).list.drop_nulls()
-    return _with_text(read.with_columns(flags.select(genres.alias("genres"))))
+    return read.with_columns(flags.select(genres.alias("genres")))
 
 
 def _movies_dat(lines: bytes) -> pl.DataFrame:
-    return _with_text(delimited(_ITEM, [*_ITEM], "::", quoted=False)(lines))
+    return _with_genres(delimited(_ITEM, [*_ITEM], "::", quoted=False)(lines))
 
 
 def _movies_csv(lines: bytes) -> pl.DataFrame:
-    return _with_text(delimited(_ITEM, [*_ITEM])(lines))
+    return _with_genres(delimited(_ITEM, [*_ITEM])(lines))
 
 
-def _with_text(films: pl.DataFrame) -> pl.DataFrame:
-    if films["genres"].dtype == pl.String:
-        films = films.with_columns(pl.col("genres").replace("(no genres listed)", "").str.split("|"))
-    return films.select(ITEM_ID).with_columns(join_text(films, ["title", "genres"]).alias(TEXT))
+def _with_genres(films: pl.DataFrame) -> pl.DataFrame:
+    return films.with_columns(pl.col("genres").replace("(no genres listed)", "").str.split("|"))

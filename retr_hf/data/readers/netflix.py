@@ -19,9 +19,9 @@ from pathlib import Path
 import polars as pl
 
 from ...errors import DataError
-from ..schema import ITEM_ID, RATING, TEXT, USER_ID
+from ..schema import ITEM_ID, RATING, USER_ID
 from .blocks import LATIN_1
-from .item_text import join_text
+from .item_text import text_as_unisrec
 from .line_formats import EVENT, delimited, seconds
 from .raw import RawLog
 from .spool import Spool
@@ -48,7 +48,10 @@ def read_netflix(inputs: Sequence[Path], spool: Spool, *, items: Path | None = N
         "events", files, lambda path: _Ratings(), what="a movie (1:) or user,rating,day", per_file=True,
         then=lambda frame: frame.filter(pl.col(USER_ID).is_not_null()),
     )  # fmt: skip
-    texts = spool.lines("items", [items], _titles, what="id,year,title", encoding=LATIN_1) if items else None
+    texts = None
+    if items:
+        then = text_as_unisrec(["title"], spool.dirt)
+        texts = spool.lines("items", [items], _titles, what="id,year,title", encoding=LATIN_1, then=then)
     return RawLog(
         events=events,
         items=texts,
@@ -103,4 +106,4 @@ def _titles(lines: bytes) -> pl.DataFrame:
     parts.columns = [ITEM_ID, "year", "title"]
     if parts[ITEM_ID].null_count():
         raise ValueError("expected id,year,title")
-    return parts.select(ITEM_ID).with_columns(join_text(parts, ["title"]).alias(TEXT))
+    return parts

@@ -15,9 +15,9 @@ from pathlib import Path
 import polars as pl
 
 from ...errors import DataError
-from ..schema import ITEM_ID, RATING, TEXT, TIMESTAMP, USER_ID
+from ..schema import ITEM_ID, RATING, TIMESTAMP, USER_ID
 from .blocks import read_blocks
-from .item_text import join_text
+from .item_text import text_as_unisrec
 from .line_formats import delimited
 from .raw import RawLog
 from .spool import Spool
@@ -61,7 +61,7 @@ def read_recbole(
         parse = _parser(items, fields, {ITEM_ID: item_field} | {name: name for name in text_fields})
         texts = spool.lines(
             "items", [items], parse, what=" ".join(fields), first_line=_is(fields),
-            then=lambda frame: frame.select(ITEM_ID, join_text(frame, text_fields).alias(TEXT)),
+            then=text_as_unisrec(text_fields, spool.dirt),
         )  # fmt: skip
     return RawLog(
         events=events,

@@ -21,8 +21,8 @@ from pathlib import Path
 import polars as pl
 
 from ...errors import DataError
-from ..schema import ITEM_ID, TEXT, USER_ID
-from .item_text import join_text
+from ..schema import ITEM_ID, USER_ID
+from .item_text import text_as_unisrec
 from .raw import RawLog
 from .spool import Spool
 
@@ -46,7 +46,7 @@ def read_sequence_text(
     events = spool.lines("events", inputs, _user_lines, what="user item item ...", then=_one_row_an_item)
     return RawLog(
         events=events,
-        items=_items(attributes, attribute_names) if attributes else None,
+        items=_items(attributes, attribute_names, spool) if attributes else None,
         reader="sequence-text",
         inputs=[*inputs, *filter(None, [attributes, attribute_names])],
         dropped=spool.dirt.counts,
@@ -66,7 +66,7 @@ def _one_row_an_item(users: pl.DataFrame) -> pl.DataFrame:
     return users.explode(ITEM_ID)
 
 
-def _items(attributes: Path, names: Path | None) -> pl.LazyFrame:
+def _items(attributes: Path, names: Path | None, spool: Spool) -> pl.LazyFrame:
     of_items = _object(attributes)
     known = {str(key): value for key, value in _object(names).items()} if names else {}
     if all(isinstance(value, int) for value in known.values()):  # name -> id
@@ -76,7 +76,7 @@ def _items(attributes: Path, names: Path | None) -> pl.LazyFrame:
     except TypeError as error:
         raise DataError(f"{attributes}: expected a list of attribute ids for every item; {error}") from error
     frame = pl.DataFrame({ITEM_ID: list(of_items), "names": words}, schema_overrides={"names": pl.List(pl.String)})
-    return frame.select(ITEM_ID).with_columns(join_text(frame, ["names"]).alias(TEXT)).lazy()
+    return text_as_unisrec(["names"], spool.dirt)(frame).lazy()
 
 
 def _object(path: Path) -> dict:

@@ -23,8 +23,8 @@ from pathlib import Path
 
 import polars as pl
 
-from ..schema import ITEM_ID, TEXT, USER_ID
-from .item_text import join_text
+from ..schema import ITEM_ID, USER_ID
+from .item_text import text_as_unisrec
 from .line_formats import seconds
 from .raw import RawLog
 from .spool import Spool
@@ -56,8 +56,9 @@ def read_steam(
     texts = None
     if items:
         texts = spool.lines(
-            "items", [items], lambda lines: _games(lines, text_fields), what="a game as a Python literal"
-        )
+            "items", [items], lambda lines: _games(lines, text_fields), what="a game as a Python literal",
+            then=text_as_unisrec(text_fields, spool.dirt),
+        )  # fmt: skip
     return RawLog(
         events=events,
         items=texts,
@@ -96,11 +97,10 @@ def _games(lines: bytes, fields: Sequence[str]) -> pl.DataFrame:
     rows = [_literal(line) for line in lines.decode().split("\n")[:-1]]
     if not all(isinstance(row, dict) and isinstance(row.get("id"), str) and row["id"] for row in rows):
         raise ValueError("expected {u'id': u'...', ...}")
-    table = pl.DataFrame(
+    return pl.DataFrame(
         {ITEM_ID: [row["id"] for row in rows]} | {field: [_words(row.get(field)) for row in rows] for field in fields},
         schema={ITEM_ID: pl.String} | dict.fromkeys(fields, pl.String),
     )
-    return table.select(ITEM_ID).with_columns(join_text(table, fields).alias(TEXT))
 
 
 def _words(value: object) -> str:

@@ -16,7 +16,7 @@ The dirt, and what becomes of it:
 - repeated interactions of a user with an item are kept: they are behaviour (see ``--duplicates``);
 - items without a row in the item table get the text "" and are counted by `prepare`; rows of the item table without an
   id are dropped and counted, two rows with one id are an error;
-- one text column is taken as it is. Several are cleaned as UniSRec does and joined by blanks (see `join_text`).
+- one text column is taken as it is. Several are cleaned and joined by blanks, however long (see ``join_text``).
 """
 
 from collections.abc import Iterator, Mapping, Sequence

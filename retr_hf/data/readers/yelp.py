@@ -19,6 +19,7 @@ from pathlib import Path
 import polars as pl
 
 from ..schema import ITEM_ID, RATING, TIMESTAMP, USER_ID
+from .item_text import text_as_unisrec
 from .line_formats import EVENT, json_items, json_objects
 from .raw import RawLog
 from .spool import Spool
@@ -56,8 +57,10 @@ def read_yelp(
     events = spool.lines("events", inputs, _reviews, what="a review as a JSON object")
     texts = None
     if items:
-        what = "a business as a JSON object"
-        texts = spool.lines("items", [items], json_items("business_id", text_fields), what=what)
+        texts = spool.lines(
+            "items", [items], json_items("business_id", text_fields), what="a business as a JSON object",
+            then=text_as_unisrec(text_fields, spool.dirt),
+        )  # fmt: skip
     return RawLog(
         events=events,
         items=texts,
