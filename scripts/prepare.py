@@ -315,7 +315,9 @@ def _add_log_options(parser: argparse.ArgumentParser, strict: bool = True) -> No
         help="; ".join(f"{policy}: {told}" for policy, told in DUPLICATES.items()) + " (default: all)",
     )  # fmt: skip
     if strict:
-        parser.add_argument("--strict", action="store_true", help="refuse the first line that cannot be read")
+        parser.add_argument(
+            "--strict", action="store_true", help="refuse the first line, time or rating that cannot be read"
+        )
 
 
 def _pair(text: str) -> tuple[str, str]:

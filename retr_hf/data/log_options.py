@@ -66,6 +66,7 @@ class LogOptions:
         """What is dropped by one column alone: its name in the counts, the column, and the comparison that keeps."""
         bounds = []
         if self.min_rating is not None:
+            bounds.append(("interactions_without_a_rating", RATING, operator.gt, float("-inf")))
             bounds.append((f"interactions_rated_below_{self.min_rating:g}", RATING, operator.ge, self.min_rating))
         if self.since:
             bounds.append((f"interactions_before_{self.since}", TIMESTAMP, operator.ge, seconds_of(self.since)))

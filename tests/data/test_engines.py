@@ -47,7 +47,12 @@ def some_log(seed: int) -> RawLog:
     """Few users, items and times, so that everything ties and repeats."""
     draw = random.Random(seed)
     rows = [
-        (draw.choice("opqrstuvwxyz"), draw.choice("abcdefgh"), draw.choice([1, 2, 3.3, 5]), draw.randint(0, 5) * 86400)
+        (
+            draw.choice("opqrstuvwxyz"),
+            draw.choice("abcdefgh"),
+            draw.choice([1, 2, 3.3, 5, float("-inf")]),
+            draw.randint(0, 5) * 86400,
+        )
         for _ in range(150)
     ]
     types = {"user_id": pl.String, "item_id": pl.String, "rating": pl.Float32, "timestamp": pl.Int64}

@@ -2,13 +2,14 @@
 
 import gzip
 import math
+import re
 from pathlib import Path
 
 import polars as pl
 import pytest
 
-from retr_hf.data.log_options import domain_of_log
-from retr_hf.data.readers import table_batches
+from retr_hf.data.log_options import LogOptions, domain_of_log
+from retr_hf.data.readers import table_batches, tables
 from retr_hf.data.readers.spool import spool_beside
 from retr_hf.data.readers.tables import read_tables
 from retr_hf.errors import DataError
@@ -163,10 +164,99 @@ def test_gaps_of_float_times_and_dates_in_lists(tmp_path):
     assert rows(read(lists), "timestamps") == [("u", ["a", "b"], [DAY, TIME])]
 
 
-@pytest.mark.parametrize("text", ["01/02/2020", "2020-02-30", "inf", "9" * 30])
-def test_what_is_no_time_is_refused(tmp_path, text):
-    with pytest.raises(DataError, match=rf"dates as text such as 2020-01-31, .*, got '{text}'"):
-        read(write(tmp_path / "log.csv", f"{DATED}u,a,1\nu,b,{text}\n"))
+@pytest.mark.parametrize("text", ["01/02/2020", "2020-02-30", "n/a", "inf", "9" * 30, "1577877988000"])
+def test_a_time_that_cannot_be_read_drops_its_row(tmp_path, tiny, text):
+    log = write(tmp_path / "log.csv", f"{DATED}u,a,{TIME}\n,x,1\nu,b,{text}\nv,b,{text}\nu,c,{TIME + 1}\nu,d,\n")
+    with spool_beside(tmp_path / "out") as spool:
+        told = read_tables(log, spool)
+        assert rows(domain_of_log(told), "timestamps") == [("u", ["a", "c"], [TIME, TIME + 1])]
+    assert told.dropped == {
+        "interactions_without_user_id": 1, "unreadable_timestamps_of_log.csv": 2, "interactions_without_timestamp": 1
+    }  # fmt: skip
+    first = f"log.csv, row 3: timestamp '{text}' of user 'u', item 'b' (expected a time)"
+    assert told.samples == {"unreadable_timestamps_of_log.csv": first}
+    log = write(log, f"{DATED}u,a,1\nu,b,{text}\n")
+    with pytest.raises(DataError, match=rf"log.csv, row 2: timestamp '{text}' of user 'u'.*leaving out --strict"):
+        read(log, strict=True)
+
+
+def test_a_time_in_a_list_that_cannot_be_read(tmp_path):
+    log = write(tmp_path / "log.csv", f"user_id,item_ids,timestamps\nu,a b,1 2\nv,a b c,3 ? {TIME}\n")
+    domain = read(log)
+    assert rows(domain, "timestamps") == [("u", ["a", "b"], [1, 2]), ("v", ["a", "c"], [3, TIME])]
+    with pytest.raises(DataError, match=r"row 2: timestamp '\?' of user 'v', item 'b'"):
+        read(log, strict=True)
+
+
+@pytest.mark.parametrize("enough", [0, 10_000])
+def test_where_most_times_cannot_be_read_the_form_is_told(tmp_path, tiny, monkeypatch, enough):
+    monkeypatch.setattr(tables, "_ENOUGH", enough)
+    log = write(tmp_path / "log.csv", DATED + "u,a,01/02/2020\nu,b,02/02/2020\nu,b,5\n")
+    with pytest.raises(DataError, match=r"dates as text such as 2020-01-31, .*, got '01/02/2020' \(of \d that cannot"):
+        read(log)
+
+
+@pytest.mark.parametrize(
+    ("unit", "parts", "told"),
+    [
+        ("ms", 1, "got 1577877988, which would be 1970-01-19 (and none is later); in s it is 2020-01-01"),
+        ("ns", 1000, "got 1577877988000, which would be 1970-01-01 (and none is later); in ms it is 2020-01-01"),
+        ("s", 1000, "which would be after the year 5000 (1 cannot be read, 0 can); in ms it is 2020-01-01"),
+        ("ms", 10**6, "after the year 5000 (1 cannot be read, 0 can); in us it is 2020-01-01"),
+    ],
+)
+def test_another_unit_that_makes_dates_is_named(tmp_path, unit, parts, told):
+    number = TIME * parts
+    frame = pl.DataFrame({"user_id": ["u"], "item_id": ["a"], "timestamp": [number]})
+    frame.write_parquet(tmp_path / "log.parquet")
+    frame.cast({"timestamp": pl.Float64}).write_csv(tmp_path / "log.csv")
+    for name in ("log.parquet", "log.csv"):
+        with pytest.raises(DataError, match=re.escape(told)) as refused:
+            read(tmp_path / name, timestamp_unit=unit)
+        assert f"expected {unit} since 1970" in str(refused.value)
+        assert str(refused.value).endswith(f"pass --timestamp-unit {told.split('; in ')[1].split()[0]}")
+
+
+def test_odd_times_stay_and_are_told(tmp_path):
+    """Counters and placeholders; the log is as it should be but for them."""
+    times = [0, TIME, 1, "1989-12-31", "2099-12-31", "2100-01-01"]
+    log = write(tmp_path / "log.csv", DATED + "".join(f"u,{item},{time}\n" for item, time in enumerate(times)))
+    with spool_beside(tmp_path / "out", strict=True) as spool:
+        told = read_tables(log, spool)
+        assert rows(domain_of_log(told))[0][1] == ["0", "2", "3", "1", "4", "5"]
+    assert told.dropped == {"timestamps_before_1990_or_after_2099": 4}
+    (sample,) = told.samples.values()
+    assert sample == "log.csv, row 1: timestamp '0' of user 'u', item '0'"
+
+
+RATED = 'user_id,item_id,rating\nu,a,5\nu,b,\nu,c,good\nu,d, 4 \nu,e,NaN\nu,f,1\nu,g,"4,5"\n'
+
+
+@pytest.mark.parametrize("kept", [LogOptions(), LogOptions(min_rating=2)])
+def test_ratings_that_are_no_numbers(tmp_path, tiny, kept):
+    log = write(tmp_path / "log.csv", RATED)
+    with spool_beside(tmp_path / "out") as spool:
+        told = read_tables(log, spool)
+        domain = domain_of_log(told, kept)
+    assert rows(domain) == [("u", list("ad" if kept.min_rating else "abcdefg"))]
+    assert told.dropped == {"unreadable_ratings_of_log.csv": 2}
+    (sample,) = told.samples.values()
+    assert sample == "log.csv, row 3: rating 'good' of user 'u', item 'c' (expected a number)"
+    if kept.min_rating:
+        assert domain.dropped["interactions_without_a_rating"] == 4  # b, c, e, g
+        assert domain.dropped["interactions_rated_below_2"] == 1
+    with pytest.raises(DataError, match=r"log.csv, row 3: rating 'good' of user 'u', item 'c'.*--strict"):
+        read(log, strict=True)
+
+
+@pytest.mark.parametrize(
+    "column", [[1, 5, None], [True, None, False], pl.Series(["5", "4", "x"], dtype=pl.Categorical)]
+)
+def test_ratings_of_other_types(tmp_path, column):
+    pl.DataFrame({"user_id": ["u"] * 3, "item_id": list("abc"), "rating": column}).write_parquet(tmp_path / "l.parquet")
+    domain = read(tmp_path / "l.parquet")
+    assert rows(domain) == [("u", list("abc"))]
+    assert domain.dropped.get("unreadable_ratings_of_l.parquet", 0) == {int: 0, bool: 2, str: 1}[type(column[0])]
 
 
 LATIN = "user_id,item_id\nu,a\nu,café\n".encode("latin-1")

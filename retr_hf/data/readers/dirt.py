@@ -36,6 +36,16 @@ class Dirt:
             )
         self.add(kind, 1, sample)
 
+    def cells(self, kind: str, path: Path, count: int, first: str) -> None:
+        """Cells of a table that cannot be read; ``first`` says which is the first of them, what it holds and why.
+
+        Raises:
+            DataError: if strict.
+        """
+        if count and self.strict:
+            raise DataError(f"{path}, {first}; mend or remove such rows, or have them counted by leaving out --strict")
+        self.add(kind, count, f"{path.name}, {first}")
+
     def add(self, kind: str, count: int, sample: str = "") -> None:
         """What is counted, but never refused: known traits of a source, such as behaviours that are not asked for."""
         if count:

@@ -51,8 +51,8 @@ class RawLog:
     Attributes:
         events: one row an interaction, in file order (files in the order of ``inputs``). ``user_id``: String,
             ``item_id``: String and, where the source has them, ``timestamp``: Int64 (seconds since 1970) and
-            ``rating``: Float32 (stars, or a count). Nothing is null. Of a log that an engine scans (`stored`): a
-            LazyFrame of narwhals, with ``row``: Int64, the place of the interaction.
+            ``rating``: Float32 (stars, or a count; -inf: none). Nothing is null. Of a log that an engine scans
+            (`stored`): a LazyFrame of narwhals, with ``row``: Int64, the place of the interaction.
         items: ``item_id``: String, ``text``: String, in file order, or None. An id may come twice: its first row holds.
         reader: name of the reader, for the provenance.
         inputs: the files that were read.

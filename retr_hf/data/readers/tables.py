@@ -8,11 +8,15 @@ The dirt, and what becomes of it:
   file order is the order; users stay in order of first appearance;
 - rows without a user, an item or (where the column exists) a timestamp are dropped and counted, or refused by
   ``--strict``; so are records of csv and tsv with too few or too many fields, and lines of jsonl that are no object;
-- times may be numbers or dates, as text too (see ``epochs``); text that lists values otherwise than separated by blanks
-  is refused (see ``text_lists``), as is csv that is not UTF-8;
+- times may be numbers or dates, as text too (see ``epochs``). Rows whose time cannot be read are dropped and counted,
+  or refused by ``--strict``; refused too where most cannot be read, or another unit makes dates of them. Times before
+  1990 or after 2099 are kept and counted;
+- text that lists values otherwise than separated by blanks is refused (see ``text_lists``), as is csv that is not
+  UTF-8;
 - an id that holds a line end is refused; texts of a csv of items that hold whole records, as behind a quote that is
   never closed, are counted and one is shown, or refused by ``--strict``;
-- a rating that is missing or no number is below every rating;
+- a rating that is no number is counted, or refused by ``--strict``; like a missing one it does not reach any
+  ``--min-rating`` (nor is it counted as lower than that);
 - repeated interactions of a user with an item are kept: they are behaviour (see ``--duplicates``);
 - items without a row in the item table get the text "" and are counted by `prepare`; rows of the item table without an
   id are dropped and counted, two rows with one id are an error;
@@ -26,7 +30,8 @@ import polars as pl
 
 from ...errors import DataError
 from ..schema import ITEM_ID, ITEM_IDS, RATING, TEXT, TIMESTAMP, TIMESTAMPS, USER_ID
-from .epochs import UNITS, seconds
+from .dirt import shown
+from .epochs import EARLIEST, LATEST, UNITS, TimeColumn
 from .item_text import join_text
 from .open_quotes import check_ids_in_one_line, note_whole_records
 from .raw import RawLog
@@ -34,6 +39,8 @@ from .spool import Spool
 from .table_batches import batches, columns_of, is_csv
 from .text_lists import ListColumn
 
+_ROW = "row"  # of those that can be read, the first being 1; for messages
+_ENOUGH = 10_000  # unreadable times after which a column that has mostly such is given up
 _NAME_COLUMNS = "name them with --columns, such as --columns user_id=reviewerID item_id=asin"
 
 
@@ -109,10 +116,14 @@ def _events(path: Path, spool: Spool, names: Mapping[str, str], unit: str) -> pl
     wanted = {name: there[name] for name in taken.values()}
     users = []  # of every row of sequences
     lists = {key: ListColumn(path, name) for key, name in taken.items() if key in (ITEM_IDS, TIMESTAMPS)}
+    times = TimeColumn(path, unit)
 
     def frames() -> Iterator[pl.DataFrame]:
+        rows = 0
         for batch in _filled(path, batches(path, wanted, spool)):
             frame = pl.DataFrame([batch[theirs].alias(ours) for ours, theirs in taken.items()])
+            frame = frame.with_columns(pl.int_range(rows + 1, rows + 1 + frame.height).alias(_ROW))
+            rows += frame.height
             if listed:
                 users.append(_ids(frame[USER_ID]))
                 frame = _exploded(path, frame, spool, lists)
@@ -121,11 +132,13 @@ def _events(path: Path, spool: Spool, names: Mapping[str, str], unit: str) -> pl
             for column in (USER_ID, ITEM_ID):
                 frame = _with(path, frame, column, f"interactions_without_{column}", spool)
             if TIMESTAMP in frame.columns:
-                frame = frame.with_columns(seconds(path, frame[TIMESTAMP], unit))
+                frame = _timed(path, frame, times, spool)
+                times.check(_ENOUGH)
                 frame = _with(path, frame, TIMESTAMP, f"interactions_without_{TIMESTAMP}", spool)
             if RATING in frame.columns:
-                frame = frame.with_columns(_ratings(frame[RATING]))
-            yield frame
+                frame = _rated(path, frame, spool)
+            yield frame.drop(_ROW)
+        times.check()
         for column in lists.values():
             column.check()
         if listed:
@@ -232,8 +245,8 @@ def _exploded(path: Path, rows: pl.DataFrame, spool: Spool, columns: Mapping[str
     """One row a user -> one row an interaction."""
     names = {ITEM_IDS: ITEM_ID, TIMESTAMPS: TIMESTAMP}
     lists = {names[key]: column.lists(rows[key]) for key, column in columns.items()}
-    frame = pl.DataFrame({USER_ID: rows[USER_ID], **lists})
-    lengths = frame.select(pl.exclude(USER_ID).list.len().fill_null(0))
+    frame = rows.select(_ROW, USER_ID).with_columns(values.alias(name) for name, values in lists.items())
+    lengths = frame.select(pl.col(*lists).list.len().fill_null(0))
     if lengths.width == 2 and (unequal := int((lengths[ITEM_ID] != lengths[TIMESTAMP]).sum())):
         raise DataError(
             f"{path}: expected one timestamp an item, but {unequal:,} rows have lists of different lengths; mend them "
@@ -241,10 +254,35 @@ def _exploded(path: Path, rows: pl.DataFrame, spool: Spool, columns: Mapping[str
         )
     filled = lengths[ITEM_ID] > 0
     spool.dirt.add("users_without_items", int((~filled).sum()))
-    return frame.filter(filled).explode(pl.exclude(USER_ID))
+    return frame.filter(filled).explode(*lists)
 
 
-def _ratings(column: pl.Series) -> pl.Series:
-    """Float32; what is no number is -inf, so that it is below any ``min_rating``."""
-    numbers = column.cast(pl.Float32, strict=False)
-    return numbers.fill_nan(None).fill_null(float("-inf"))
+def _timed(path: Path, frame: pl.DataFrame, times: TimeColumn, spool: Spool) -> pl.DataFrame:
+    """``frame`` with its times in seconds, without the rows whose time cannot be read."""
+    made, unread = times.seconds(frame[TIMESTAMP])
+    if unread.any():
+        kind, first = f"unreadable_timestamps_of_{path.name}", _shown(frame, TIMESTAMP, unread)
+        spool.dirt.cells(kind, path, int(unread.sum()), f"{first} (expected a time)")
+    if (odd := ~made.is_between(EARLIEST, LATEST, closed="left").fill_null(True)).any():
+        spool.dirt.add(
+            "timestamps_before_1990_or_after_2099", int(odd.sum()), f"{path.name}, {_shown(frame, TIMESTAMP, odd)}"
+        )
+    return frame.with_columns(made.alias(TIMESTAMP)).filter(~unread)
+
+
+def _rated(path: Path, frame: pl.DataFrame, spool: Spool) -> pl.DataFrame:
+    """``frame`` with its ratings as Float32, -inf where there is none or what is no number."""
+    ratings = frame[RATING]
+    if not ratings.dtype.is_numeric():
+        ratings = ratings.cast(pl.String).str.strip_chars().replace("", None)
+    numbers = ratings.cast(pl.Float32, strict=False)
+    if (unread := numbers.is_null() & ratings.is_not_null()).any():
+        kind, first = f"unreadable_ratings_of_{path.name}", _shown(frame, RATING, unread)
+        spool.dirt.cells(kind, path, int(unread.sum()), f"{first} (expected a number)")
+    return frame.with_columns(numbers.fill_nan(None).fill_null(float("-inf")).alias(RATING))
+
+
+def _shown(frame: pl.DataFrame, column: str, where: pl.Series) -> str:
+    """The first cell of a column ``where`` it is told."""
+    row, user, item, value = frame.select(_ROW, USER_ID, ITEM_ID, pl.col(column).cast(pl.String)).row(where.arg_max())
+    return f"row {row:,}: {column} {shown(value.encode())} of user {user!r}, item {item!r}"
