@@ -11,6 +11,7 @@ from ..schema import TEST, VALIDATION
 from .domain_profile import DomainProfile
 from .near_texts import NEAR
 from .part import Part
+from .times import TimeProfile
 
 WARNING, NOTE = "warning", "note"
 
@@ -183,7 +184,7 @@ def _times(profile: DomainProfile) -> Iterator[Finding]:
             "impossible-times",
             WARNING,
             f"{times.impossible} times are before 1990 or after 2099",
-            "is the unit right? prepare.py tables --timestamp-unit ms; drop rows whose time is a placeholder",
+            _unit_of_times(times) + "drop rows whose time is a placeholder; a mere counter may stay, it orders too",
             tuple(times.examples["impossible"]),
         )
     if times.unordered.count:
@@ -211,6 +212,15 @@ def _times(profile: DomainProfile) -> Iterator[Finding]:
             "usual for leave-one-out and comparable with the papers; prepare with --split global-time to know how a "
             "model would do in use",
         )
+
+
+def _unit_of_times(times: TimeProfile) -> str:
+    if not times.fitting:
+        return ""
+    return (
+        f"the log's numbers were read as {times.read_as}, and as {times.fitting} these would be possible: where they "
+        f"are most, prepare again with --timestamp-unit {times.fitting}; else "
+    )
 
 
 def _texts(profile: DomainProfile) -> Iterator[Finding]:

@@ -4,11 +4,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..readers.epochs import EARLIEST, LATEST, UNITS, fitting_unit
 from ..schema import SPLITS, TEST, TRAIN, VALIDATION
 from .events import Events
 from .part import Part
 
-FIRST, LAST = (np.datetime64(day, "s").astype(np.int64) for day in ("1990-01-01", "2100-01-01"))
 _HOURS, _DAYS = 3, 92  # spans, in days, up to which a bin is an hour, a day; a month beyond
 
 
@@ -22,6 +22,8 @@ class TimeProfile:
         counts: split -> [B] training interactions; of validation and test the targets.
         first, last: datetime64[s] of the plausible times.
         impossible: times before 1990 or from 2100 on: not in ``bins``.
+        read_as: the unit that numbers of the log were read in, where that was an option; "" where it was none.
+        fitting: the unit in which the latest impossible time would be possible; None where none is known.
         unordered: steps of a history that go back in time.
         tied: steps of a history that take no time, so that their order is arbitrary.
         leaking: training interactions at or after the first target (``splits.leaking_train_events``).
@@ -35,6 +37,8 @@ class TimeProfile:
     first: np.datetime64
     last: np.datetime64
     impossible: Part
+    read_as: str
+    fitting: str | None
     unordered: Part
     tied: Part
     leaking: Part
@@ -57,6 +61,8 @@ def profile_times(events: Events) -> TimeProfile | None:
     happened = {name: split.timestamps[split.offsets[1:] - 1] for name, split in events.splits.items()}
     happened[TRAIN] = trained = events.splits[TRAIN].timestamps
     unit, bins = _bins(first, last)
+    read_as = events.domain.provenance.get("options", {}).get("timestamp_unit", "")
+    as_written = whole.timestamps[impossible].max(initial=0) * float(UNITS.get(read_as, 0))
     targets = np.concatenate([happened[VALIDATION], happened[TEST]])
     middle = np.median(happened[TEST]) if len(happened[TEST]) else np.inf
     return TimeProfile(
@@ -66,6 +72,8 @@ def profile_times(events: Events) -> TimeProfile | None:
         first=first,
         last=last,
         impossible=Part(len(impossible), len(whole.timestamps)),
+        read_as=read_as,
+        fitting=fitting_unit(as_written),
         unordered=Part(len(backwards), len(steps)),
         tied=Part(int((steps == 0).sum()), len(steps)),
         leaking=Part(int((trained >= targets.min()).sum()) if len(targets) else 0, len(trained)),
@@ -78,7 +86,7 @@ def profile_times(events: Events) -> TimeProfile | None:
 
 
 def _plausible(times: np.ndarray) -> np.ndarray:
-    return (times >= FIRST) & (times < LAST)
+    return (times >= EARLIEST) & (times < LATEST)
 
 
 def _bins(first: np.datetime64, last: np.datetime64) -> tuple[str, np.ndarray]:

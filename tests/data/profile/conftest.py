@@ -32,12 +32,12 @@ class Clean:
             self.times[f"u{user}"] = [START + DAY * (user + place) for place in range(LENGTH)]
         self.texts = {f"i{item}": f"alpha{item} beta{item} gamma{item}" for item in range(ITEMS)}
 
-    def write(self, folder, **options) -> PreparedDomain:
+    def write(self, folder, reader_options: dict | None = None, **options) -> PreparedDomain:
         columns = {"user_id": list(self.items), "item_ids": list(self.items.values())}
         if self.times is not None:
             columns["timestamps"] = [self.times[user] for user in self.items]
         table = pl.DataFrame({"item_id": list(self.texts), "text": list(self.texts.values())})
-        raw = RawDomain(pl.DataFrame(columns), table, reader="tables", options={})
+        raw = RawDomain(pl.DataFrame(columns), table, reader="tables", options=reader_options or {})
         write_domain(raw, folder, k_core=0, num_negatives=2, **options)
         return load_domain(folder)
 

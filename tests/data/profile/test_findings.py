@@ -1,5 +1,6 @@
 """Every finding fires on a domain made to have the fault, with figures counted by hand, and on no other."""
 
+import re
 from collections import Counter
 
 import numpy as np
@@ -216,6 +217,23 @@ def test_vectors_of_the_catalogue_are_asked_where_it_has_some(clean, tmp_path):
     told = found(domain)["near-duplicate-texts"]
     assert told.what.startswith("60 of 241 (24.9 %) items asked") and "(toy)" in told.what
     assert told.examples == ("item i0 “alpha0 beta0 gamma0”", "item i1 “alpha1 beta1 gamma1”")
+
+
+@pytest.mark.parametrize(
+    ("read_as", "parts", "remedy"),
+    [
+        ("ms", 1, "read as ms, and as s these would be possible: .* prepare again with --timestamp-unit s; else drop"),
+        ("s", 1000, "read as s, and as ms these .* --timestamp-unit ms; else"),
+        ("s", 0, "^drop rows whose time is a placeholder"),
+        (None, 1, "^drop rows"),  # a reader without that option
+    ],
+)
+def test_the_unit_that_was_given_is_no_remedy(clean, tmp_path, read_as, parts, remedy):
+    given = {"s": 1, "ms": 1000, None: 1000}[read_as]
+    clean.times = {user: [time * parts // given for time in times] for user, times in clean.times.items()}
+    options = {"timestamp_unit": read_as} if read_as else {}
+    told = found(clean.write(tmp_path / "domain", reader_options=options))["impossible-times"].remedy
+    assert re.search(remedy, told), told
 
 
 @pytest.mark.parametrize(("every", "advice"), [(10, "keep seen"), (30, "seen items matter a little"), (200, "leave")])
