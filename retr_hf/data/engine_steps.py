@@ -16,7 +16,7 @@ import polars as pl
 
 from .core import counted_k_core
 from .engines import ROW, Engine
-from .log_options import WITHOUT_METADATA, LogOptions, domain_of_log
+from .log_options import WITHOUT_METADATA, LogOptions, domain_of_log, nothing_in_common
 from .readers.raw import RawDomain, RawLog
 from .schema import ITEM_ID, RATING, TIMESTAMP, USER_ID
 
@@ -68,8 +68,11 @@ def _chosen(engine: Engine, log: RawLog, options: LogOptions, dropped: dict[str,
         left = _record(what, left, _count(events), dropped)
     if options.with_metadata:
         listed = log.items.select(ITEM_ID).collect(engine="streaming").unique()
-        events = events.join(engine.table(listed), on=ITEM_ID, how="semi")
-        left = _record(WITHOUT_METADATA, left, _count(events), dropped)
+        listed_here = events.join(engine.table(listed), on=ITEM_ID, how="semi")
+        before, left = left, _record(WITHOUT_METADATA, left, _count(listed_here), dropped)
+        if before and not left:
+            raise nothing_in_common(replace(log, events=_here(events.select(nw.col(ITEM_ID).min())).lazy()))
+        events = listed_here
     dropped[_DUPLICATES] = left  # less what will stay
     rated = options.duplicates == "identical"
     return events if rated else events.drop(RATING, strict=False)

@@ -18,7 +18,7 @@ from functools import partial
 import polars as pl
 
 from ..errors import DataError
-from .core import counted_k_core
+from .core import codes_of, counted_k_core
 from .readers.raw import RawDomain, RawLog
 from .schema import ITEM_ID, ITEM_IDS, RATING, TEXT, TIMESTAMP, TIMESTAMPS, USER_ID
 from .user_parts import FIRST, kept_events
@@ -89,7 +89,8 @@ def domain_of_log(log: RawLog, options: LogOptions | None = None, k_core: int = 
         k_core: see ``write_domain``; here it spares the grouping of what will not survive.
 
     Raises:
-        DataError: an option asks for what the log lacks, or nothing is left.
+        DataError: an option asks for what the log lacks, nothing is left, or none of what is left is in the item
+            table.
     """
     options = options or LogOptions()
     options.check(log)
@@ -107,11 +108,15 @@ def domain_of_log(log: RawLog, options: LogOptions | None = None, k_core: int = 
     )
     dropped |= kept.dropped
     if not kept.before[0]:
+        if dropped.get(WITHOUT_METADATA):
+            raise nothing_in_common(log)
         told = ", ".join(f"{count:,} {what.replace('_', ' ')}" for what, count in dropped.items() if count)
         raise DataError(f"{log.reader}: expected interactions, but none is left; dropped: {told or 'nothing'}")
     events, users, before = kept.events, kept.users, kept.before
     del kept  # what is not in the core goes before the lists are made
     events = counted_k_core(events, k_core, dropped, before) if k_core else events
+    if log.items is not None and not (codes_of(events[ITEM_ID]) < num_listed).any():
+        raise nothing_in_common(log)
     sequences = _sequences(events, users)
     items = _items(log, None if log.whole_catalogue else events[ITEM_ID].unique())
     dropped["rows_of_the_item_table_not_used"] = num_listed - items.height
@@ -124,6 +129,20 @@ def domain_of_log(log: RawLog, options: LogOptions | None = None, k_core: int = 
         dropped=dropped,
         whole_catalogue=log.whole_catalogue,
         k_core=k_core,
+    )
+
+
+def nothing_in_common(log: RawLog) -> DataError:
+    """The error where no interaction that is kept is with an item of the item table: an id of either, to compare."""
+    listed = log.items.select(ITEM_ID)
+    others = log.events.select(pl.col(ITEM_ID).cast(pl.String)).join(listed, on=ITEM_ID, how="anti")
+    of_log = others.select(pl.col(ITEM_ID).min()).collect(engine="streaming").item()
+    of_table = listed.head(1).collect().to_series().to_list()
+    return DataError(
+        f"{log.reader}: expected an item table with the items of the log, but it has none of those that are kept: the "
+        f"log names items such as {of_log!r}, the table {', '.join(map(repr, of_table)) or 'none at all'}; name the "
+        "columns that hold the same ids (tables: --columns item_id=... and --items-id), write the ids alike, or leave "
+        "out --items for a domain of ids only"
     )
 
 

@@ -106,6 +106,14 @@ def test_the_same_mistakes(engine, options, k_core):
     assert messages[0] == messages[1]
 
 
+@pytest.mark.parametrize("options", [LogOptions(), LogOptions(with_metadata=True)])
+def test_the_same_word_of_an_item_table_that_shares_nothing(engine, options):
+    log = replace(some_log(0), items=pl.DataFrame({"item_id": ["A", "B"], "text": ["A", "B"]}).lazy())
+    for prepare in (domain_of_log, partial(domain_by_engine, engine)):
+        with pytest.raises(DataError, match="the log names items such as 'a', the table 'A'"):
+            prepare(log, options, 0)
+
+
 def rows_of(domain) -> list[tuple]:
     return domain.sequences.with_columns(pl.col("item_ids").cast(pl.List(pl.String))).rows()
 

@@ -1,5 +1,7 @@
 """What of a log is kept: ratings, dates, metadata, duplicates; and the order of a user's interactions."""
 
+from dataclasses import replace
+
 import polars as pl
 import pytest
 
@@ -67,6 +69,22 @@ def test_metadata_join_and_doubled_items():
     assert sequences == {"v": ["a"], "u": list("aac")}
     assert counted == {"interactions_with_items_without_metadata": 3, "item_rows_doubled": 1}
     assert domain_of_log(log(items=items)).items.rows() == [("a", "A"), ("c", "C")]
+
+
+@pytest.mark.parametrize("kept", [LogOptions(), LogOptions(with_metadata=True), LogOptions(2)])
+@pytest.mark.parametrize("whole", [False, True])
+def test_an_item_table_that_shares_nothing_with_the_log(kept, whole):
+    items = pl.DataFrame({"item_id": ["SKU-b", "SKU-a"], "text": ["B", "A"]})
+    with pytest.raises(DataError, match=r"log names items such as 'a', the table 'SKU-b'.*--items-id"):
+        domain_of_log(replace(log(items=items), whole_catalogue=whole), kept)
+    with pytest.raises(DataError, match="such as 'a', the table none at all"):
+        domain_of_log(log(items=items.clear()), kept)
+    with pytest.raises(DataError, match="smaller --k-core"):  # of nothing, nothing is missing
+        domain_of_log(log(items=items), LogOptions(), k_core=9)
+    one = pl.DataFrame({"item_id": ["SKU-b", "c"], "text": ["B", "C"]})
+    assert domain_of_log(log(items=one)).items.rows() == [("c", "C")]
+    with pytest.raises(DataError, match="log names items such as 'a', the table 'SKU-b'"):
+        domain_of_log(log(items=one), LogOptions(min_rating=4, with_metadata=True))  # c is rated 3
 
 
 def test_the_provenance_tells_what_differs_from_the_default():

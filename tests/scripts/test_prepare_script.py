@@ -69,6 +69,7 @@ def test_the_ids_of_the_items_have_a_name_of_their_own(shop, tmp_path):
     [
         (["--k-core", 99], "40 interactions of 8 users with 7 items; pass a smaller --k-core"),
         (["--columns", "user_id=nobody"], "nobody missing"),
+        (["--items-id", "title"], "the log names items such as 'i0', the table 'Thing 0'; name the columns"),
         (["--items", "absent.csv"], "no such file"),
         (["--k-core", "many"], "expected a whole number from 0, got 'many'"),
         (["--columns", "user"], "expected OURS=THEIRS"),

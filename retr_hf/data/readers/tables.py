@@ -18,8 +18,8 @@ The dirt, and what becomes of it:
 - a rating that is no number is counted, or refused by ``--strict``; like a missing one it does not reach any
   ``--min-rating`` (nor is it counted as lower than that);
 - repeated interactions of a user with an item are kept: they are behaviour (see ``--duplicates``);
-- items without a row in the item table get the text "" and are counted by `prepare`; rows of the item table without an
-  id are dropped and counted, two rows with one id are an error;
+- items without a row in the item table get the text "" and are counted by `prepare`, which refuses a table that has
+  none of them; rows of the item table without an id are dropped and counted, two rows with one id are an error;
 - one text column is taken as it is. Several are cleaned and joined by blanks, however long (see ``join_text``).
 """
 
