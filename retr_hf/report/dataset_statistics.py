@@ -57,4 +57,6 @@ def _plain(name: str) -> str:
 
 
 def _of_items(items: int, interactions: int, users: int) -> tuple[str, str]:
-    return f"{interactions / items:.1f}", f"{100 * (1 - interactions / users / items):.2f} %"
+    """Interactions an item; the share of the pairs of user and item without one, which repeats hide."""
+    untouched = 1 - interactions / users / items
+    return f"{interactions / items:.1f}", f"{100 * untouched:.2f} %" if untouched >= 0 else "unknown (repeats)"

@@ -15,6 +15,14 @@ def test_names_are_compared_without_case_and_signs():
     assert published_counts("shop") == {}
 
 
+def test_repeats_give_no_negative_sparsity():
+    # 3 users with one item, 18 times: more interactions than pairs, so that repeats hide how many pairs there are
+    repeats = NUMBERS | {"users": 3, "items": 1, "interactions": 18}
+    shop, full = statistics_table({"shop": repeats, "full": repeats | {"interactions": 3}}).splitlines()[1:]
+    assert shop.endswith("18.0  unknown (repeats)") and "-" not in shop
+    assert full.endswith("0.00 %")
+
+
 def test_a_published_domain_has_a_line_under_it():
     header, ours, theirs, shop = statistics_table({"Scientific": NUMBERS, "shop": NUMBERS}).splitlines()
     assert header.split()[:4] == ["domain", "users", "items", "interactions"]
