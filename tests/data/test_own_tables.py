@@ -3,6 +3,7 @@
 import gzip
 import math
 import re
+import shlex
 from pathlib import Path
 
 import polars as pl
@@ -297,11 +298,13 @@ def test_letters_over_the_border_of_blocks_and_a_byte_order_mark(tmp_path, monke
         ("log.tsv", "user_id,item_id\nu,a\n", "','"),
     ],
 )
-def test_another_separator_is_named(tmp_path, name, text, found):
-    with pytest.raises(
-        DataError, match=rf"the separator seems to be {found}; write the file anew, e.g. python"
-    ) as told:
-        read(write(tmp_path / name, text))
-    command = str(told.value).partition('python -c "')[2].rstrip('"').replace(name, str(tmp_path / name))
-    exec(command.replace("commas.csv", str(tmp_path / "commas.csv")))  # what it says helps
-    assert rows(read(tmp_path / "commas.csv")) == [("u", ["a"])]
+@pytest.mark.parametrize("folder", ["shop", "it's a $HOME"])
+def test_another_separator_is_named(tmp_path, monkeypatch, folder, name, text, found):
+    monkeypatch.chdir(tmp_path)
+    Path(folder).mkdir()
+    with pytest.raises(DataError, match=f"the separator seems to be {found}; write the file anew and pass ") as told:
+        read(write(Path(folder, name), text))
+    _, program = shlex.split(str(told.value).partition("    python ")[2])  # as a shell reads it
+    exec(program)  # what it says helps
+    assert str(Path(folder, "log_commas.csv")) in str(told.value)
+    assert rows(read(Path(folder, "log_commas.csv"))) == [("u", ["a"])]

@@ -6,6 +6,7 @@ first; in jsonl they count lines.
 """
 
 import json
+import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -91,10 +92,15 @@ def _check_separator(path: Path, header: str) -> None:
     """Refuses a header of one field that another separator would split."""
     kind = _kind(path)
     if found := next((other for other in ";\t|," if other in header and other != _SEPARATORS[kind]), None):
+        other = path.with_name(f"{path.name.partition('.')[0]}_commas.csv")
+        source, separator, target = map(json.dumps, (str(path), found, str(other)))  # for Python, in double quotes
+        program = (
+            f"import polars; polars.read_csv({source}, separator={separator}, infer_schema=False).write_csv({target})"
+        )
         raise DataError(
             f"{path}: expected fields separated by {_SEPARATORS[kind]!r}, as files ending in {kind} have them, but the "
-            f'header is {header!r}: the separator seems to be {found!r}; write the file anew, e.g. python -c "import '
-            f"polars; polars.read_csv('{path.name}', separator={found!r}, infer_schema=False).write_csv('commas.csv')\""
+            f"header is {header!r}: the separator seems to be {found!r}; write the file anew and pass {other}, e.g.\n"
+            f"    python -c {shlex.quote(program)}"
         )
 
 
