@@ -95,6 +95,24 @@ def test_an_open_quote_in_a_column_that_makes_no_text(tmp_path):
     assert domain.items.columns == ["item_id", "text"]
 
 
+OPEN = 'user_id,note,item_id\nu,x,a\nu,"y,b\nv,,a\nv,z,b\nw,"z",c\nw,"two\r\nlines, of, prose\n",d\n'
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_an_open_quote_in_a_column_of_the_log_that_is_not_read(tmp_path, end):
+    log = write(tmp_path / "log.csv", OPEN.replace('u,"y', "u,y").replace("\r", "").replace("\n", end))
+    assert [user for user, _ in rows(read(log, strict=True))] == ["u", "v", "w"]
+    log = write(tmp_path / "log.csv", OPEN.replace("\r", "").replace("\n", end))
+    with spool_beside(tmp_path / "out") as spool:
+        told = read_tables(log, spool)
+        assert rows(domain_of_log(told)) == [("u", ["a", "c"]), ("w", ["d"])]
+    assert told.dropped == {"texts_of_log.csv_that_hold_whole_records": 1}
+    (sample,) = told.samples.values()
+    assert sample.startswith("log.csv: 'y,b") and "in column 'note'; a quote that is never closed?" in sample
+    with pytest.raises(DataError, match="log.csv: 'y,b.*close the quote"):
+        read(log, strict=True)
+
+
 def test_an_open_quote_in_an_id_of_the_items(tmp_path):
     log = write(tmp_path / "log.csv", "user_id,item_id\nu,a\n")
     items = write(tmp_path / "items.csv", 'text,item_id\nA,a\nB,"b\nC,c\n')

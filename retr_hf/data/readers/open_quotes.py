@@ -21,7 +21,8 @@ def check_ids_in_one_line(path: Path, ids: pl.DataFrame) -> None:
 
 
 def note_whole_records(path: Path, texts: pl.DataFrame, dirt: Dirt) -> None:
-    """Counts texts in which a line has as many separators as the header, as a finding: prose may look so too.
+    """Counts texts that have a line with as many fields as the header, none beginning with a blank as the words of
+    prose do after a comma; as a finding, for prose may look so all the same.
 
     Args:
         path: of the csv.
@@ -31,7 +32,7 @@ def note_whole_records(path: Path, texts: pl.DataFrame, dirt: Dirt) -> None:
     Raises:
         DataError: there is one, and ``dirt`` is strict.
     """
-    record = rf"(?m)\n[^,\n]*(?:,[^,\n]*){{{texts.width - 1}}}\r?$"
+    record = rf"(?m)\n(?:[^,\s][^,\n]*)?(?:,(?:[^,\s][^,\n]*)?){{{texts.width - 1}}}\r?$"
     for column in texts.iter_columns():
         over_lines = column.filter(column.str.contains("\n", literal=True))
         if not (holding := over_lines.filter(over_lines.str.contains(record))).len():

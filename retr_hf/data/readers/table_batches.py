@@ -2,7 +2,8 @@
 
 csv and tsv, which must be UTF-8, are read by pyarrow: fields in double quotes (csv) may hold line ends, every field is
 text, and a record with too few or too many fields is dirt. Numbers of dirty records count records, the header being the
-first; in jsonl they count lines.
+first; in jsonl they count lines. A csv with more lines than records is read once more, all its columns: a quote that is
+never closed takes the records after it into its text, be that one that nobody asked for.
 """
 
 import json
@@ -19,6 +20,7 @@ import pyarrow.parquet as pq
 from ...errors import DataError
 from .blocks import BLOCK, read_blocks
 from .line_formats import json_objects
+from .open_quotes import note_whole_records
 from .spool import Spool
 from .utf8 import Utf8
 
@@ -44,7 +46,7 @@ def columns_of(path: Path) -> dict[str, pl.DataType]:
     with _told(path):
         if kind == ".parquet":
             return dict(pl.read_parquet_schema(path))
-        names = _open_csv(path, invalid_row_handler=lambda row: "skip").schema.names
+        names = _open_csv(path, _utf8(path), invalid_row_handler=_skip).schema.names
     if doubled := sorted({name for name in names if names.count(name) > 1}):
         raise DataError(f"{path}: expected every column once, but {', '.join(doubled)} is there twice")
     if len(names) == 1:
@@ -56,7 +58,8 @@ def batches(path: Path, columns: Mapping[str, pl.DataType], spool: Spool) -> Ite
     """Some columns of a file, as ``columns_of`` found them, in file order; dirty lines go to ``spool.dirt``.
 
     Raises:
-        DataError: a file that is broken further on, or mostly dirt; a column of Objects.
+        DataError: a file that is broken further on, or mostly dirt; a column of Objects; where dirt is refused, a csv
+            with texts that hold whole records.
     """
     kind = _kind(path)
     if kind == ".jsonl":
@@ -74,11 +77,6 @@ def batches(path: Path, columns: Mapping[str, pl.DataType], spool: Spool) -> Ite
                     yield pl.DataFrame(pl.from_arrow(batch))
         else:
             yield from _csv_batches(path, list(columns), spool)
-
-
-def is_csv(path: Path) -> bool:
-    """Whether fields may be quoted, and hold line ends."""
-    return _kind(path) == ".csv"
 
 
 def _kind(path: Path) -> str:
@@ -129,15 +127,19 @@ def _json_type(kinds: set[tuple[bool, type]]) -> pl.DataType:
     return pl.List(inner) if (True in {listed for listed, _ in kinds}) else inner
 
 
-def _open_csv(path: Path, columns: list[str] | None = None, **options) -> pc.CSVStreamingReader:
-    separator = _SEPARATORS[_kind(path)]
-    quoted = separator == ","
+def _utf8(path: Path) -> Utf8:
     file = pa.OSFile(str(path))
     gzipped = file.read(2) == b"\x1f\x8b"
     file.seek(0)
+    return Utf8(path, pa.CompressedInputStream(file, "gzip") if gzipped else file)
+
+
+def _open_csv(path: Path, text: Utf8, columns: list[str] | None = None, **options) -> pc.CSVStreamingReader:
+    separator = _SEPARATORS[_kind(path)]
+    quoted = separator == ","
     types = {} if columns is None else {"column_types": dict.fromkeys(columns, pa.string()), "include_columns": columns}
     return pc.open_csv(
-        Utf8(path, pa.CompressedInputStream(file, "gzip") if gzipped else file),
+        text,
         read_options=pc.ReadOptions(block_size=BLOCK, use_threads=False),  # threads: records would have no numbers
         parse_options=pc.ParseOptions(
             delimiter=separator, quote_char='"' if quoted else False, newlines_in_values=quoted, **options
@@ -148,6 +150,7 @@ def _open_csv(path: Path, columns: list[str] | None = None, **options) -> pc.CSV
 
 def _csv_batches(path: Path, columns: list[str], spool: Spool) -> Iterator[pl.DataFrame]:
     kind, clean, dirty, refused = f"unreadable_lines_of_{path.name}", 0, 0, []
+    text = _utf8(path)
 
     def drop(row) -> str:
         nonlocal dirty
@@ -161,7 +164,7 @@ def _csv_batches(path: Path, columns: list[str], spool: Spool) -> Iterator[pl.Da
         return "skip"
 
     try:
-        for batch in _open_csv(path, columns, invalid_row_handler=drop):
+        for batch in _open_csv(path, text, columns, invalid_row_handler=drop):
             clean += batch.num_rows
             yield pl.DataFrame(pl.from_arrow(batch))
     except pa.ArrowInvalid as error:
@@ -171,6 +174,13 @@ def _csv_batches(path: Path, columns: list[str], spool: Spool) -> Iterator[pl.Da
             f"{path}: expected records of one number of fields, but {dirty:,} have another, and only {clean:,} that of "
             f"the header; the first is {spool.dirt.samples[kind]}; is the separator that of the file's ending?"
         )
+    if text.line_ends > 1 + clean + dirty and _kind(path) == ".csv":
+        for batch in _open_csv(path, _utf8(path), list(columns_of(path)), invalid_row_handler=_skip):
+            note_whole_records(path, pl.DataFrame(pl.from_arrow(batch)), spool.dirt)
+
+
+def _skip(_) -> str:
+    return "skip"
 
 
 @contextmanager

@@ -13,8 +13,8 @@ The dirt, and what becomes of it:
   1990 or after 2099 are kept and counted;
 - text that lists values otherwise than separated by blanks is refused (see ``text_lists``), as is csv that is not
   UTF-8;
-- an id that holds a line end is refused; texts of a csv of items that hold whole records, as behind a quote that is
-  never closed, are counted and one is shown, or refused by ``--strict``;
+- an id that holds a line end is refused; texts of a csv that hold whole records, as behind a quote that is never
+  closed, are counted and one is shown, or refused by ``--strict``;
 - a rating that is no number is counted, or refused by ``--strict``; like a missing one it does not reach any
   ``--min-rating`` (nor is it counted as lower than that);
 - repeated interactions of a user with an item are kept: they are behaviour (see ``--duplicates``);
@@ -33,10 +33,10 @@ from ..schema import ITEM_ID, ITEM_IDS, RATING, TEXT, TIMESTAMP, TIMESTAMPS, USE
 from .dirt import shown
 from .epochs import EARLIEST, LATEST, UNITS, TimeColumn
 from .item_text import join_text
-from .open_quotes import check_ids_in_one_line, note_whole_records
+from .open_quotes import check_ids_in_one_line
 from .raw import RawLog
 from .spool import Spool
-from .table_batches import batches, columns_of, is_csv
+from .table_batches import batches, columns_of
 from .text_lists import ListColumn
 
 _ROW = "row"  # of those that can be read, the first being 1; for messages
@@ -159,7 +159,7 @@ def _items(path: Path, spool: Spool, id_column: str, text_columns: Sequence[str]
         inner = dtype.inner if isinstance(dtype, pl.List) else dtype
         if isinstance(inner, (pl.Struct, pl.List, pl.Object)) or inner == pl.Binary:
             raise DataError(f"{path}: text column {column!r}: expected text or lists of text, got {dtype}")
-    taken = there if is_csv(path) else {name: there[name] for name in (id_column, *text_columns)}
+    taken = {name: there[name] for name in (id_column, *text_columns)}
     single = len(text_columns) == 1 and not isinstance(there[text_columns[0]], pl.List)
 
     def frames() -> Iterator[pl.DataFrame]:
@@ -167,8 +167,6 @@ def _items(path: Path, spool: Spool, id_column: str, text_columns: Sequence[str]
             text = batch[text_columns[0]].cast(pl.String).fill_null("") if single else join_text(batch, text_columns)
             frame = pl.DataFrame([_ids(batch[id_column]).alias(ITEM_ID), text.alias(TEXT)])
             check_ids_in_one_line(path, frame.select(ITEM_ID))
-            if is_csv(path):
-                note_whole_records(path, batch, spool.dirt)
             yield _with(path, frame, ITEM_ID, "item_rows_without_item_id", spool)
 
     table = _spooled(path, spool, "items", frames(), "items", "an id")

@@ -14,12 +14,15 @@ class Utf8:
     Args:
         path: of the file, for messages.
         stream: its bytes, unpacked.
+
+    Attributes:
+        line_ends: that have been read.
     """
 
     closed = False
 
     def __init__(self, path: Path, stream: BinaryIO):
-        self._path, self._stream, self._lines = path, stream, 1
+        self._path, self._stream, self.line_ends = path, stream, 0
         self._decoder = codecs.getincrementaldecoder("utf-8")()
 
     def readable(self) -> bool:
@@ -37,7 +40,7 @@ class Utf8:
             self._decoder.decode(chunk, final=not chunk)
         except UnicodeDecodeError as error:
             raise self._refusal(error.object, error.start) from None
-        self._lines += chunk.count(b"\n")
+        self.line_ends += chunk.count(b"\n")
         return chunk
 
     def close(self) -> None:
@@ -46,8 +49,8 @@ class Utf8:
         self._stream.close()
 
     def _refusal(self, chunk: bytes, at: int) -> DataError:
-        wide = self._lines == 1 and chunk[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
-        number = self._lines + chunk[:at].count(b"\n")
+        wide = self.line_ends == 0 and chunk[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+        number = 1 + self.line_ends + chunk[:at].count(b"\n")
         line = chunk[chunk.rfind(b"\n", 0, at) + 1 :].partition(b"\n")[0]
         return DataError(
             f"{self._path}:{number:,}: expected UTF-8, but this file is not: {shown(line)}; convert it, e.g. by "
