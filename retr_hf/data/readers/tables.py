@@ -71,7 +71,7 @@ def read_tables(
 
     Raises:
         DataError: a file that does not exist or cannot be read, missing columns, wrong types, no rows, doubled items
-            or users.
+            or users, times that mostly cannot be read or are in another unit; what is dirt, where that is refused.
     """
     names = {key: key for key in (USER_ID, ITEM_ID, TIMESTAMP, RATING, ITEM_IDS, TIMESTAMPS)}
     if unknown := set(columns or {}) - set(names):
