@@ -118,6 +118,7 @@ class BaselineModel(ItemReader, RetrPreTrainedModel):
     """A body: item table -> tokens -> a paper's network. Takes and returns what ``RetrModel`` does."""
 
     network_class: type[torch.nn.Module]
+    reads = ()  # items alone
 
     def __init__(self, config: BaselineConfig):
         super().__init__(config)
@@ -174,10 +175,13 @@ class BaselineModel(ItemReader, RetrPreTrainedModel):
         )
 
     def _right_padded(self, tokens: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
-        """The network on rows [S, n, d] padded on either side, each brought to the left and back."""
-        order = (~valid).int().argsort(dim=1, stable=True)
-        there, back = (index[..., None].expand_as(tokens) for index in (order, order.argsort(dim=1)))
-        return self.network(tokens.gather(1, there), valid.gather(1, order)).gather(1, back)
+        """The network on rows [S, n, d] padded on either side, each turned until its history stands left, and back."""
+        steps, first = torch.arange(valid.shape[1], device=valid.device), valid.int().argmax(1, keepdim=True)
+        there, back = steps + first, steps - first  # [S, n], and no sorting, which ONNX does not know
+        there = torch.where(there < valid.shape[1], there, there - valid.shape[1])
+        back = torch.where(back < 0, back + valid.shape[1], back)
+        turned = tokens.gather(1, there[..., None].expand_as(tokens))
+        return self.network(turned, valid.gather(1, there)).gather(1, back[..., None].expand_as(tokens))
 
     def compile_blocks(self) -> None:
         """Hands the network to torch.compile, for any number of tokens."""

@@ -7,7 +7,8 @@
 
 Needs pip install 'retr_hf[serve]'. Every program is held against the eager model on other batch sizes and lengths than
 it was exported with, and the index against exact search, before anything is put in place: OUTPUT is whole or absent.
-What is in it, and how it is served without torch, is told in retr_hf/export/retriever.py.
+What is in it, and how it is served without torch, is told in retr_hf/export/retriever.py. Every model that
+scripts/finetune.py trains can be exported but GRU4Rec, which is recurrent.
 """
 
 import argparse
@@ -38,7 +39,7 @@ from retr_hf.export.retriever import (
 from retr_hf.export.runners import Program, open_program
 from retr_hf.export.towers import ItemTower, UserTower
 from retr_hf.model.item_catalog import ItemCatalog
-from retr_hf.model.processing_retr import check_catalog
+from retr_hf.model.processing_retr import check_catalog, longest_history
 from retr_hf.model.recommender import open_model
 from retr_hf.model.text_whitening import text_table
 from retr_hf.report.results import environment
@@ -86,7 +87,7 @@ def main() -> None:
         about = {
             "format": EXPORT_FORMAT,
             "model": Path(args.model).name,
-            "max_length": head.config.max_position_embeddings,
+            "max_length": longest_history(head.config),
             "reads": list(UserTower(head).reads),
             "repeat_term": head.config.repeat_term,
             "text_encoder": head.config.text_encoder,
@@ -121,8 +122,8 @@ def write_programs(head, text, table, folder: Path, formats: tuple[str, ...]) ->
 
 def some_histories(args, head, catalog: ItemCatalog) -> tuple[dict[str, np.ndarray], str]:
     """Inputs of the user tower to measure recall with, and what they are: test histories, or items at random."""
-    rng, longest = np.random.default_rng(0), head.config.max_position_embeddings
-    if "marks" in head.model.layers[0].self_attn.reads:
+    rng, longest = np.random.default_rng(0), longest_history(head.config)
+    if "marks" in head.model.reads:
         raise DataError(
             "this model reads types of events, which no domain tells: export it in Python (export/programs.py)"
         )

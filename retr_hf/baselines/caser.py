@@ -39,14 +39,14 @@ class Caser(nn.Module):
         """tokens [S, n, d], valid bool [S, n], padding on the right alone -> states [S, n, d].
 
         Neighbouring images overlap, so each filter goes over the history once, and the maximum over the places within
-        an image is a pooling of what it found.
+        an image is a pooling of what it found (in two dimensions: torch.export fixes the length of ``max_pool1d``).
         """
         image = nn.functional.pad(tokens.transpose(1, 2), (self.length - 1, 0))  # [S, d, L - 1 + n]
         o = [
-            nn.functional.max_pool1d(conv(image).relu(), self.length - conv.kernel_size[0] + 1, stride=1)
+            nn.functional.max_pool2d(conv(image).relu(), (1, self.length - conv.kernel_size[0] + 1), stride=1)
             for conv in self.horizontal
         ]  # each [S, n_h, n]
-        columns = self.vertical(image.flatten(0, 1).unsqueeze(1))  # [S d, n_v, n]
-        columns = columns.unflatten(0, image.shape[:2]).permute(0, 2, 1, 3).flatten(1, 2)  # [S, n_v d, n]
+        columns = nn.functional.conv2d(image.unsqueeze(1), self.vertical.weight.unsqueeze(2))  # [S, n_v, d, n]
+        columns = columns.flatten(1, 2)
         features = torch.cat([columns, *o], dim=1).transpose(1, 2)
         return self.dense(self.dropout(features)).relu()

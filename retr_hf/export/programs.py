@@ -20,6 +20,7 @@ from ..errors import RetrError
 from ..model.body_retr import last_places
 from ..model.history_terms import recent_rows
 from ..model.modeling_retr import RetrForSequentialRecommendation
+from ..model.processing_retr import longest_history
 from .runners import SUFFIXES, Program
 from .towers import ItemTower, UserTower
 
@@ -126,7 +127,7 @@ def item_difference(program: Program, head: RetrForSequentialRecommendation, tex
 
 def trial_histories(head: RetrForSequentialRecommendation, rows: int) -> Iterator[dict[str, torch.Tensor]]:
     """Inputs of a user tower but for the table: one item, one whole history, and batches padded on either side."""
-    draw, longest = torch.Generator().manual_seed(0), head.config.max_position_embeddings
+    draw, longest = torch.Generator().manual_seed(0), longest_history(head.config)
     for batch, length in ((1, 1), (1, longest), (2, min(3, longest)), (7, longest)):
         counts = torch.randint(1, length + 1, (batch, 1), generator=draw)
         counts[0] = length
@@ -135,7 +136,7 @@ def trial_histories(head: RetrForSequentialRecommendation, rows: int) -> Iterato
         real = torch.where(left, steps >= length - counts, steps < counts).long()
         ids = torch.randint(1, rows, real.shape, generator=draw) * real
         inputs = {"input_ids": ids, "attention_mask": real}
-        reads = head.model.layers[0].self_attn.reads
+        reads = head.model.reads
         if "times" in reads:
             inputs["times"] = torch.randint(86_400, real.shape, generator=draw).cumsum(1) + 1_700_000_000
         if "marks" in reads:

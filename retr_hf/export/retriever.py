@@ -3,7 +3,7 @@
 DIR/
   user_tower.onnx, .pt2    histories -> queries (towers.py)
   item_tower.onnx, .pt2    items -> table rows and candidates, for new ones
-  item_table.safetensors   "table" [M, D], row 0 padding: what the user tower looks items up in
+  item_table.safetensors   "table" [M, W], row 0 padding: what the user tower looks items up in
   items.faiss              the index, ids are catalogue indices
   items.parquet, catalog.json   the catalogue: index, raw id, title
   export.json              what all this is

@@ -2,8 +2,8 @@
 
     s(u, i) = queries[u] · candidates[i]  (+ added[u, r] for every r with rows[u, r] = i)
 
-Axis letters: B histories, N length, d width, M rows of the item table, T text width, D width of queries and candidates
-(d, with a text path d + T).
+Axis letters: B histories, N length, d width, M rows of the item table, T text width, W width of the item table, D width
+of queries and candidates (both d, with a text path d + T; ``head_retr.RetrHead`` says what else stands in a table).
 
 A tower shares the head's weights and holds those it needs. Its ``example`` is what it is exported with, its
 ``dynamic_shapes`` say which axes are free. transformers' own exporters take a tower too, called with its ``example``.
@@ -16,9 +16,9 @@ from torch import nn
 from torch.export import Dim
 
 from ..model.body_retr import last_places
-from ..model.configuration_retr import RetrConfig
 from ..model.history_terms import recent_rows
 from ..model.modeling_retr import RetrForSequentialRecommendation
+from ..model.processing_retr import longest_history
 
 
 class UserTower(nn.Module):
@@ -27,7 +27,7 @@ class UserTower(nn.Module):
     Inputs
         input_ids: int64 [B, N], rows of the item table, oldest first, 0 for padding on either side.
         attention_mask: int64 [B, N], 1 for real items.
-        item_embeddings: float32 [M, D], the item table (``table`` of the item tower, row 0 padding).
+        item_embeddings: float32 [M, W], the item table (``table`` of the item tower, row 0 padding).
         times, marks: int64 [B, N], for an attention that reads them and no other.
     Outputs
         queries: [B, D].
@@ -38,15 +38,17 @@ class UserTower(nn.Module):
         head: put into evaluation mode.
 
     Raises:
-        ValueError: the head samples its routes in evaluation, or its attention kernel is no plain one.
+        ValueError: the head samples its routes in evaluation, is recurrent, or its attention kernel is no plain one.
     """
 
     def __init__(self, head: RetrForSequentialRecommendation):
-        check_exportable(head.eval().config)
+        check_exportable(head.eval())
         super().__init__()
-        self.head = _without(head, "model")
+        self.head = _without(head, "model", "item_bias", "output_table")
         self.head.model = _without(head.model, "embed_tokens", "item_adaptor")
-        self.reads = head.model.layers[0].self_attn.reads
+        self.reads, self.longest = head.model.reads, longest_history(head.config)
+        items = ItemTower(head)
+        self.width = items(**items.example())["table"].shape[1]
 
     @property
     def outputs(self) -> list[str]:
@@ -56,6 +58,8 @@ class UserTower(nn.Module):
     def forward(self, input_ids, attention_mask, item_embeddings, times=None, marks=None) -> dict[str, torch.Tensor]:
         """See the class."""
         places = last_places(attention_mask)
+        if self.head.config.direction == "bidirectional":
+            input_ids, attention_mask, _, places = self.head.ask_for_next(input_ids, attention_mask)
         outputs = self.head.model(
             input_ids,
             attention_mask,
@@ -72,20 +76,18 @@ class UserTower(nn.Module):
 
     def example(self) -> dict[str, torch.Tensor]:
         """Three histories of unlike length, padded on either side, of a table of eight rows."""
-        config = self.head.config
-        length = min(4, config.max_position_embeddings)
+        length = min(4, self.longest)
         real = torch.ones(3, length, dtype=torch.long)
         real[1, 1:], real[2, : length // 2] = 0, 0
-        width = config.hidden_size + (config.text_size if config.text_path else 0)
-        inputs = {"input_ids": real * 5, "attention_mask": real, "item_embeddings": torch.ones(8, width)}
+        inputs = {"input_ids": real * 5, "attention_mask": real, "item_embeddings": torch.ones(8, self.width)}
         return inputs | {name: torch.zeros_like(real) for name in self.reads}
 
     @property
     def dynamic_shapes(self) -> dict[str, dict[int, Dim]]:
         """B, N and M are free, N up to what the model reads."""
-        free, longest = {0: Dim("batch")}, self.head.config.max_position_embeddings
-        if longest > 1:
-            free[1] = Dim("length", max=longest)
+        free = {0: Dim("batch")}
+        if self.longest > 1:
+            free[1] = Dim("length", max=self.longest)
         rows = dict.fromkeys(("input_ids", "attention_mask", *self.reads), free)
         return rows | {"item_embeddings": {0: Dim("items")}}
 
@@ -98,7 +100,7 @@ class ItemTower(nn.Module):
         text_embeddings: float32 [M, T], for a model of texts: as ``text_whitening.text_table`` gives them, whitened if
             the model's are.
     Outputs
-        table: [M, D], rows of the item table the user tower reads.
+        table: [M, W], rows of the item table the user tower reads.
         candidates: [M, D], what goes into an index.
 
     Args:
@@ -110,7 +112,7 @@ class ItemTower(nn.Module):
     def __init__(self, head: RetrForSequentialRecommendation):
         super().__init__()
         self.head = _without(head.eval(), "model")
-        self.head.model = _without(head.model, "layers", "embed_positions", "input_norm")
+        self.head.model = _without(head.model, "layers", "network", "embed_positions", "embed_mask", "input_norm")
 
     def forward(self, item_ids=None, text_embeddings=None) -> dict[str, torch.Tensor]:
         """See the class."""
@@ -130,8 +132,14 @@ class ItemTower(nn.Module):
         return dict.fromkeys(self.example(), {0: Dim("items")})
 
 
-def check_exportable(config: RetrConfig) -> None:
+def check_exportable(head: RetrForSequentialRecommendation) -> None:
     """Raises ValueError for what cannot become a program that answers as the model does."""
+    config = head.config
+    if any(isinstance(module, nn.RNNBase) for module in head.modules()):
+        raise ValueError(
+            f"a {config.model_type} model is recurrent, and torch.export writes its steps out one by one, as many as "
+            "one history has: serve it with Recommender, or export another model"
+        )
     if config.router_sampling and config.router != "none":
         raise ValueError(
             "router_sampling=True draws the routes at random in evaluation too: a program cannot answer as the model "

@@ -177,6 +177,11 @@ class RetrModel(ItemReader, RetrPreTrainedModel):
             position_ids=position_ids,
         )
 
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """What a call must bring beside the items, for the attention: some of "times" and "marks"."""
+        return self.layers[0].self_attn.reads
+
     def compile_blocks(self) -> None:
         """Hands what each block does token by token to torch.compile: one graph for training and one for evaluation,
         whatever the number of tokens. Their mixing stays with the attention's kernel, and a block that is

@@ -46,7 +46,8 @@ def ask_for_next(
     real = torch.ones_like(input_ids) if attention_mask is None else attention_mask
     if length_groups is None:
         rows, valid, ends = _append(input_ids, real.bool(), longest)
-        return Asked(rows, valid.long(), None, ends + rows.shape[1] * torch.arange(len(rows), device=rows.device))
+        count, columns = rows.shape
+        return Asked(rows, valid.long(), None, ends + columns * torch.arange(count, device=rows.device))
     sizes = [count * columns for count, columns in length_groups]
     parts, begin = [], 0
     for ids, mask, group in zip(input_ids[0].split(sizes), real[0].split(sizes), length_groups, strict=True):

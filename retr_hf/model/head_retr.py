@@ -165,7 +165,7 @@ class RetrHead(RetrPreTrainedModel):
             hidden_states = self.output_transform(hidden_states)
         if self.config.score == "cosine":
             return nn.functional.normalize(hidden_states, dim=-1, eps=NORM_FLOOR) / self.config.temperature
-        if self.item_bias is not None:
+        if self.config.item_bias:
             return torch.cat([hidden_states, torch.ones_like(hidden_states[..., :1])], dim=-1)
         return hidden_states
 

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from transformers import AutoModelForSequenceClassification
 
 from retr_hf.errors import RetrError
 from retr_hf.export.programs import Difference, item_difference, programs_of, trial_histories, user_difference
@@ -9,6 +10,7 @@ from retr_hf.export.runners import open_program
 from retr_hf.export.towers import ItemTower, UserTower
 from retr_hf.model.configuration_retr import RetrConfig
 from retr_hf.model.modeling_retr import RetrForSequentialRecommendation
+from retr_hf.model_section import model_config
 
 ITEMS, TEXT, LENGTH = 12, 6, 7
 
@@ -85,6 +87,42 @@ def test_a_program_holds_its_own_weights_and_no_path_of_this_machine(exported):
     weights = {name: set(torch.export.load(paths[-1]).state_dict) for name, paths in files.items()}
     assert not [each for each in weights["user"] if "embed_tokens" in each or "item_adaptor" in each]
     assert not [each for each in weights["item"] if "layers" in each or "embed_positions" in each]
+
+
+BERT4REC = dict(item_features="id", score="dot", router="none", direction="bidirectional", item_bias=True)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        BERT4REC | {"output_transform": True},
+        {"model_type": "caser", "caser_length": 3, "output_table": True, "item_bias": True},
+        {"model_type": "sine", "num_prototypes": 6},
+    ],
+    ids=["bert4rec", "caser", "sine"],
+)
+def test_every_network_can_be_exported(settings, tmp_path):
+    """Also the item table of those whose scoring vectors and biases stand beside what is read."""
+    model = build_any(**settings) if "model_type" in settings else build(**settings)
+    table, towers = model.encode_catalog(), {"user": UserTower(model), "item": ItemTower(model)}
+    paths = {name: next(programs_of(tower, tmp_path, name, ("torch",))) for name, tower in towers.items()}
+    user_difference(open_program(paths["user"]), model, table).check("user")
+    item_difference(open_program(paths["item"]), model, None).check("item")
+    weights = {name: " ".join(torch.export.load(path).state_dict) for name, path in paths.items()}
+    assert not [name for name in ("embed_tokens", "item_bias", "output_table") if name in weights["user"]]
+    assert not [name for name in ("layers", "network", "embed_mask") if name in weights["item"]]
+
+
+def test_a_recurrent_network_is_refused():
+    with pytest.raises(ValueError, match="gru4rec model is recurrent.*serve it with Recommender"):
+        UserTower(build_any("gru4rec"))
+
+
+def build_any(model_type, **changes):
+    torch.manual_seed(0)
+    settings = dict(item_features="id", score="dot", hidden_size=8, vocab_size=ITEMS + 1) | changes
+    config = model_config(model_type=model_type, max_position_embeddings=LENGTH, initializer_range=0.4, **settings)
+    return AutoModelForSequenceClassification.from_config(config).eval()
 
 
 @pytest.mark.parametrize(

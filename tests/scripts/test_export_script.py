@@ -130,6 +130,18 @@ def test_what_stands_there_is_kept(served, model_folder, monkeypatch, capsys, tm
     assert (served / "items.faiss").is_file() and (model_folder / "model.safetensors").is_file()
 
 
+def test_bert4rec_is_served_as_the_model_does(monkeypatch, tmp_path):
+    """Its [mask] takes a place of what is read, and a bias stands beside each item."""
+    terms = dict(text_path=False, repeat_term=False, transition_memory=0, router="none")
+    ids = dict(item_features="id", score="dot", item_bias=True, direction="bidirectional", output_transform=True)
+    model = save_model(tmp_path / "model", **terms, **ids)
+    export(monkeypatch, model, "--output", tmp_path / "served", "--queries", 20)
+    ours, theirs = Retriever(tmp_path / "served").recommend(HISTORIES), Recommender.from_pretrained(model)
+    for mine, answer in zip(ours, theirs.recommend(HISTORIES), strict=True):
+        assert [item for item, *_ in mine] == [item.item_id for item in answer.items]
+        assert [score for *_, score in mine] == pytest.approx([item.score for item in answer.items], abs=1e-4)
+
+
 def test_a_program_that_is_wrong_is_not_left(monkeypatch, capsys, tmp_path):
     ids = dict(item_features="id", text_path=False, num_hidden_layers=1, router="none")
     model, output = save_model(tmp_path / "model", **ids), tmp_path / "served"
