@@ -170,7 +170,8 @@ class RetrHead(RetrPreTrainedModel):
         return hidden_states
 
     def candidate_vectors(self, item_embeddings: torch.Tensor) -> torch.Tensor:
-        """Rows of an item table (or states [M, d]) as candidates, so that score = query · candidate."""
+        """Rows of an item table (or states [M, d]) as candidates, so that score = query · candidate, and no more than
+        that unless the head ``adds_scores``."""
         if self.config.score != "cosine":
             return item_embeddings if self.output_table is None else item_embeddings[:, self.config.hidden_size :]
         vectors, text = item_embeddings.tensor_split([self.config.hidden_size], dim=-1)
@@ -215,7 +216,8 @@ class RetrHead(RetrPreTrainedModel):
 
     @property
     def adds_scores(self) -> bool:
-        """Whether some items are given something beside the product (``added_scores``)."""
+        """Whether some items are given something beside the product (``added_scores``): then vectors alone do not tell
+        the score."""
         return self.repeat_term is not None or self.transition_memory is not None
 
     @property
@@ -234,6 +236,10 @@ class RetrHead(RetrPreTrainedModel):
         **inputs,
     ) -> torch.Tensor:
         """Query vectors [B, ·] after the last item of each history; inputs as for ``RetrModel.forward``.
+
+        Their product with ``candidate_vectors`` is the score, but for a head that ``adds_scores`` (RETR+): there it is
+        the score without the repeat term and the transition memory, which ``scores``, ``Recommender`` and the programs
+        of scripts/export.py add.
 
         attention_mask: [B, N], needed unless ``sequence_ends`` is given.
         sequence_ends: [S] where the histories end, in packed or grouped rows; the result is [S, ·].

@@ -42,6 +42,22 @@ def test_items_are_sorted_and_scores_are_the_models():
         assert item.title == f"title of {item.item_id}"
 
 
+@pytest.mark.parametrize("terms", [[], ["text_path"], ["repeat_term"], ["transition_memory"]], ids="".join)
+def test_vectors_tell_the_score_unless_the_head_adds_to_it(terms):
+    """What README's "Export vectors" says, and whom it excepts."""
+    changes = {name: value for name, value in TERMS.items() if name in terms or name not in OURS}
+    decided = model(initializer_range=0.3, repeat_term_start=0.5, **changes)
+    if decided.transition_memory is not None:
+        decided.transition_memory.count(np.arange(1, 11), range(0, 11, 5))
+    recommender = Recommender(decided, RetrProcessor(catalogue(), 4))
+    batch, table = recommender.processor([IDS[:3], IDS[2:4]]), recommender.item_embeddings
+    with torch.no_grad():
+        users = decided.encode_users(**batch, item_embeddings=table)
+        apart = users @ decided.candidate_vectors(table)[1:].T - decided(**batch, item_embeddings=table).logits[:, 1:]
+    assert decided.adds_scores == ("repeat_term" in terms or "transition_memory" in terms)
+    assert (float(apart.abs().max()) > 1e-2) == decided.adds_scores
+
+
 def test_seen_items_are_left_out_also_those_too_old_to_be_read():
     recommender = Recommender(model(), RetrProcessor(catalogue(), 4))
     history = IDS[:7]
@@ -134,6 +150,7 @@ def assert_same_answers(found, wanted):
         assert alphas[0] == pytest.approx(alphas[1], abs=1e-5)
 
 
+OURS = {"text_path", "repeat_term", "transition_memory"}
 TERMS = {"text_path": True, "repeat_term": True, "score_gain": 0.5, "transition_memory": 3}
 TERMS |= {"item_features": "text+id", "vocab_size": len(IDS) + 1, "catalog_hash": catalogue().hash}
 
