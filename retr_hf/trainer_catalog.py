@@ -1,11 +1,14 @@
 """The catalogue a model trains on under ``transformers.Trainer``: given once, in no batch."""
 
+from pathlib import Path
+
 import numpy as np
 import torch
 from torch.utils.hooks import RemovableHandle
 
-from .data.domain import PreparedDomain
+from .data.domain import PreparedDomain, load_domain
 from .data.schema import TRAIN
+from .errors import DataError
 from .model.head_retr import RetrHead
 from .model.item_catalog import ItemCatalog
 from .model.processing_retr import check_catalog
@@ -32,7 +35,7 @@ class CatalogConstants:
         return args, kwargs | missing
 
 
-def give_catalog(model: RetrHead, domain: PreparedDomain) -> RemovableHandle:
+def give_catalog(model: RetrHead, domain: PreparedDomain | str | Path) -> RemovableHandle:
     """Lets a model read a domain's items in every call, as ``text_embeddings`` and what else its config asks for.
 
     The config is stamped as training does: with the encoder of the text vectors, and with the catalogue of an id table.
@@ -40,14 +43,20 @@ def give_catalog(model: RetrHead, domain: PreparedDomain) -> RemovableHandle:
 
     Args:
         model: ``RetrForSequentialRecommendation``; with ids, of ``vocab_size`` = items + 1.
-        domain: an opened domain, embedded where the model reads text.
+        domain: a prepared domain, opened or its folder, embedded where the model reads text.
 
     Returns:
         The handle; its ``remove()`` takes the catalogue away again.
 
     Raises:
         ValueError: the model cannot read the catalogue (no vectors, another encoder, another catalogue or size).
+        DataError: no prepared domain.
     """
+    if isinstance(domain, str | Path):
+        domain = load_domain(domain)
+    if not isinstance(domain, PreparedDomain):
+        came = type(domain).__name__
+        raise DataError(f"expected a prepared domain (data.domain.load_domain opens it) or its folder, got {came}")
     config, catalog = model.config, domain.catalog()
     check_catalog(config, catalog)
     constants = {}

@@ -32,7 +32,7 @@ from .data.schema import DOMAIN, ITEM_IDS, LABELS, TIMESTAMPS
 from .errors import DataError
 from .model.configuration_retr import RetrConfig
 from .model.objectives import NEEDS_NEGATIVES
-from .model.processing_retr import check_catalog
+from .model.processing_retr import check_catalog, check_item_count
 from .model.text_whitening import text_table
 
 Row = dict[str, Any]
@@ -50,9 +50,13 @@ class NextItemDataCollator:
         layout: of training rows: ``"padded"``, or ``"grouped"`` and ``"packed"`` (``data.ragged``), which have no
             padding and are faster. Rows that are evaluated are padded always: they have logits each.
         seed: of the negatives of ``objective="bpr"`` and ``"bce"``.
+
+    Raises:
+        ValueError: an id table of another number of items.
     """
 
     def __init__(self, config: RetrConfig, num_items: int, layout: str = "padded", seed: int = 0):
+        check_item_count(config, num_items)
         self.config, self.num_items, self.seed = config, num_items, seed
         negatives = config.objective in NEEDS_NEGATIVES
         lay_out = layout_named(layout, config.max_position_embeddings)

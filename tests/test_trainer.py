@@ -328,6 +328,26 @@ class TestCatalog:
         other = RetrForSequentialRecommendation(RetrConfig(**SMALL, text_encoder="another"))
         with pytest.raises(ValueError, match="reads text vectors of another"):
             give_catalog(other, domains[0])
+        with pytest.raises(DataError, match="expected a prepared domain .* or its folder, got ItemCatalog"):
+            give_catalog(other, domains[0].catalog())
+
+    def test_an_id_table_of_another_size_is_told_before_training(self, domains):
+        """Also where no catalogue is given: a model of ids alone trains without."""
+        model = RetrForSequentialRecommendation(RetrConfig(**SMALL, item_features="id", vocab_size=12))
+        told = r"rows for 11 items, the catalogue has 20: .*vocab_size=21"
+        with pytest.raises(ValueError, match=told):
+            give_catalog(model, domains[0])
+        with pytest.raises(ValueError, match=told):
+            NextItemDataCollator(model.config, domains[0].num_items)
+        NextItemDataCollator(model.config, domains[1].num_items)
+
+    def test_a_folder_is_opened(self, domains):
+        model = recommender(domains[1])
+        given = model.eval()(input_ids=torch.tensor([[1, 2]])).logits
+        give_catalog(model, str(domains[1].path))
+        assert torch.equal(model(input_ids=torch.tensor([[1, 2]])).logits, given)
+        with pytest.raises(DataError, match="does not exist"):
+            give_catalog(model, domains[1].path / "nowhere")
         ids = recommender(domains[0], item_features="id")
         with pytest.raises(ValueError, match="belongs to catalogue"):
             give_catalog(ids, domains[1])

@@ -287,12 +287,21 @@ def check_catalog(config: RetrConfig, catalog: ItemCatalog) -> None:
             f"{config.catalog_hash[:12]}, this one is {catalog.hash[:12]}: use the catalogue saved with the model, "
             'or a model with item_features="text"'
         )
-    if config.uses_ids and config.vocab_size != len(catalog) + 1:
-        raise ValueError(f"the model has {config.vocab_size - 1} items, the catalogue {len(catalog)}")
+    check_item_count(config, len(catalog))
     if config.uses_text and config.text_encoder is not None and catalog.text_encoder != config.text_encoder:
         raise ValueError(
             f"the model reads text vectors of {config.text_encoder}, {catalog.folder or 'the catalogue'} has "
             f"{catalog.text_encoder or 'none'}: run scripts/embed.py on it with that encoder"
+        )
+
+
+def check_item_count(config: RetrConfig, num_items: int) -> None:
+    """Raises ValueError unless an id table, where the model has one, has a row for each item of a catalogue."""
+    if config.uses_ids and config.vocab_size != num_items + 1:
+        raise ValueError(
+            f'the id table (item_features="{config.item_features}") has rows for {config.vocab_size - 1} items, the '
+            f"catalogue has {num_items}: make the model with RetrConfig(vocab_size={num_items + 1}), a row an item and "
+            "one for padding, or give it the catalogue it was trained with"
         )
 
 

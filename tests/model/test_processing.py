@@ -99,7 +99,7 @@ def test_without_a_model_histories_stay_whole(catalog, tmp_path):
     ("config", "message"),
     [
         ({"item_features": "id", "vocab_size": 5, "catalog_hash": "0" * 64}, "belongs to catalogue 000000000000"),
-        ({"item_features": "id", "vocab_size": 9}, "the model has 8 items, the catalogue 4"),
+        ({"item_features": "id", "vocab_size": 9}, "rows for 8 items, the catalogue has 4"),
         ({"item_features": "text", "text_encoder": "other"}, "text vectors of other, the catalogue has hashing:6@1"),
     ],
 )
