@@ -7,7 +7,8 @@ sums; a new behaviour asks them, and leaves its own.
 Letters: U users, N items in the window, d width, L blocks, M rows of the item table, k users of one call.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from numbers import Integral
 
 import torch
 from torch import nn
@@ -197,9 +198,14 @@ class BehaviorCache:
             raise ValueError("the body is in training mode: call model.eval(), and start anew if it has learned")
         if users is None:
             return torch.arange(len(self.lengths))
+        expected = f"expected a list of numbers from 0 to {len(self.lengths) - 1}"
+        # torch would cut 1.5 to 1, and says of a string how many dimensions it has.
+        numbers = users if isinstance(users, Iterable) and not isinstance(users, torch.Tensor) else ()
+        if not all(isinstance(user, Integral) for user in numbers):
+            raise ValueError(f"users {users!r}: {expected}")
         users = torch.as_tensor(users, dtype=torch.long).cpu()
         if users.ndim != 1 or not len(users) or users.min() < 0 or users.max() >= len(self.lengths):
-            raise ValueError(f"users {users.tolist()}: expected a list of numbers from 0 to {len(self.lengths) - 1}")
+            raise ValueError(f"users {users.tolist()}: {expected}")
         if change and len(users.unique()) != len(users):
             raise ValueError(f"users {users.tolist()}: expected each one once; call again for their next items")
         return users

@@ -8,6 +8,7 @@ Indices are 1-based; 0 is padding and "unknown item". Row ``i`` of ``items.parqu
 import hashlib
 import json
 import os
+import reprlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -159,8 +160,9 @@ class ItemCatalog:
                 where the catalogue has vectors. Those of word-dropped texts are left behind: they are for training.
 
         Raises:
-            ValueError: ids that are there already, vectors missing or of another shape.
+            ValueError: what ``check_new`` refuses, vectors missing or of another shape.
         """
+        self.check_new(items)
         if (embeddings is None) != (self._table is None):
             raise ValueError("extended: expected vectors of the new items exactly where the old ones have some")
         metadata = {key: value for key, value in self.embeddings_metadata.items() if key not in _OF_ITS_ITEMS}
@@ -170,6 +172,23 @@ class ItemCatalog:
             for old, new, name in ((self._ids, items, "item_ids"), (self._texts, items.values(), "texts"))
         )
         return ItemCatalog(ids, texts, vectors, metadata)
+
+    def check_new(self, items: Mapping[str, str]) -> None:
+        """Raises ValueError unless ``items`` are new ones: raw id -> text, at least one, none of them here already."""
+        pairs = list(items.items()) if isinstance(items, Mapping) else []
+        wrong = [
+            f"{item!r}: {text!r}" for item, text in pairs if not isinstance(item, str) or not isinstance(text, str)
+        ]
+        if not pairs or wrong:
+            came = wrong[0] if wrong else f"{type(items).__name__} {reprlib.repr(items)}"
+            raise ValueError(
+                f'new items: expected {{raw id: text}}, at least one, text "" if there is none; got {came}'
+            )
+        known = [item for item, row in zip(items, self.index_of(list(items)), strict=True) if row]
+        if known:
+            raise ValueError(
+                f"new items: {len(known)} of {len(pairs)} are in the catalogue already, such as {known[:3]}"
+            )
 
     def item_table(self, augmented: bool = False) -> np.ndarray:
         """[I + 1, E] float32: the vector of item index i in row i, zeros in row 0. Not a copy; of a catalogue that was

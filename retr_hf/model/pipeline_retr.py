@@ -8,10 +8,24 @@ from transformers import AutoModelForSequenceClassification
 from transformers.pipelines import PIPELINE_REGISTRY, Pipeline
 
 from .hub import TASK, installed
+from .processing_retr import is_single, require_list
 from .recommendation import Recommendation
 from .recommender import Recommender
 
+EXPECTED = 'expected {"history": [item ids, oldest first]}'
 CALL_ARGUMENTS = ("top_k", "exclude_seen", "candidates", "pathway")
+
+
+class NoDefaultModel(dict):
+    """Where transformers looks up the model of a task asked for without one: no model fits every shop."""
+
+    def __contains__(self, key) -> bool:
+        return True
+
+    def __getitem__(self, key):
+        raise ValueError(
+            f'pipeline("{TASK}") needs model=, a model folder or a repository of the Hub: there is no default'
+        )
 
 
 class SequentialRecommendationPipeline(Pipeline):
@@ -26,7 +40,8 @@ class SequentialRecommendationPipeline(Pipeline):
         top_k, exclude_seen, pathway, candidates: as ``Recommender.recommend``'s k and the others.
 
     Raises:
-        ValueError: no processor; an input that is no dict with a history; what ``Recommender.recommend`` refuses.
+        ValueError: no model, no processor; no input, or one that is no dict with a history; what
+            ``Recommender.recommend`` refuses.
     """
 
     _load_processor = True
@@ -52,13 +67,22 @@ class SequentialRecommendationPipeline(Pipeline):
             kwargs["k"] = kwargs.pop("top_k")
         return {}, kwargs, {}
 
+    def __call__(self, inputs, *args, **kwargs):
+        """See the class."""
+        if isinstance(inputs, (list, tuple)) and not inputs:
+            raise ValueError(f"{EXPECTED}, or a list of such dicts, got an empty {type(inputs).__name__}")
+        return super().__call__(inputs, *args, **kwargs)
+
     def preprocess(self, input_):
         """{"history": [...]} -> its history."""
         if not isinstance(input_, Mapping) or set(input_) != {"history"}:
             came = (
                 f"a dict of {sorted(input_)}" if isinstance(input_, Mapping) else f"{type(input_).__name__} {input_!r}"
             )
-            raise ValueError(f'expected {{"history": [item ids, oldest first]}}, got {came}')
+            raise ValueError(f"{EXPECTED}, got {came}")
+        if not is_single(input_["history"]):
+            raise ValueError(f'{EXPECTED}, got lists in a history: pass [{{"history": [...]}}, ...]')
+        require_list(input_["history"], "history", "item ids")
         return {"history": list(input_["history"])}
 
     def _forward(self, inputs, **arguments):
@@ -72,6 +96,8 @@ class SequentialRecommendationPipeline(Pipeline):
         self, inputs: Iterable[dict], num_workers, batch_size, preprocess_params, forward_params, postprocess_params
     ) -> Iterator[dict]:
         """Histories are ragged, so a batch is padded by the processor and not by a tokenizer."""
+        if batch_size < 1:
+            raise ValueError(f"batch_size={batch_size}: expected at least 1")
         inputs = iter(inputs)
         while batch := [self.preprocess(each)["history"] for each in islice(inputs, batch_size)]:
             yield from map(self.postprocess, self.forward({"history": batch}, **forward_params))
@@ -83,5 +109,6 @@ if installed():
         TASK,
         pipeline_class=SequentialRecommendationPipeline,
         pt_model=(AutoModelForSequenceClassification,),
+        default=NoDefaultModel(),
         type="text",
     )

@@ -1,7 +1,7 @@
 """RetrProcessor: histories of raw item ids, or of texts never seen before -> the tensors a model reads, and back."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -130,10 +130,9 @@ class RetrProcessor(ProcessorMixin):
         """Catalogue index of each id of a list [n], 0 for an unknown one.
 
         Raises:
-            ValueError: a string instead of a list of ids; unknown ids under ``"error"``.
+            ValueError: no list of ids; unknown ids under ``"error"``.
         """
-        if isinstance(history, str):
-            raise ValueError(f"history: expected a list of item ids, got the string {history!r}")
+        require_list(history, "history", "item ids")
         wrong = [item for item in history if not isinstance(item, str)]
         if wrong:
             raise ValueError(f"history: item ids are strings, got {type(wrong[0]).__name__} {wrong[0]!r}; use str(id)")
@@ -194,9 +193,7 @@ class RetrProcessor(ProcessorMixin):
         Raises:
             ValueError: see ``rows``.
         """
-        if isinstance(histories, str) or (len(histories) and not isinstance(histories[0], (list, tuple))):
-            histories = [histories]
-        rows, texts = self.rows(histories)
+        rows, texts = self.rows([histories] if is_single(histories) else histories)
         batch = self.pad(rows)
         if texts:
             batch["new_text_embeddings"] = torch.from_numpy(self.read(texts))
@@ -248,8 +245,9 @@ class RetrProcessor(ProcessorMixin):
         ``Recommender.add_items``, which tells the model too).
 
         Raises:
-            ValueError: ids that are there already; see ``read``.
+            ValueError: what ``ItemCatalog.check_new`` and ``read`` refuse.
         """
+        self.catalog.check_new(items)
         vectors = None if self.catalog.embeddings is None else self.encode(list(items.values()))
         self.catalog, self._whitening = self.catalog.extended(items, vectors), None
 
@@ -265,6 +263,25 @@ class RetrProcessor(ProcessorMixin):
         for place in np.flatnonzero(new):
             known[place] = (texts[indices[place] - len(self.catalog) - 1],) * 2
         return known
+
+
+def require_list(ids: Sequence, name: str, of: str) -> None:
+    """Raises ValueError for a string, which is a sequence too, and for what is none."""
+    if isinstance(ids, str) or not isinstance(ids, Iterable):
+        came = "the string" if isinstance(ids, str) else type(ids).__name__
+        raise ValueError(f"{name}: expected a list of {of}, got {came} {ids!r}")
+
+
+def is_single(histories: Sequence[str] | Sequence[Sequence[str]]) -> bool:
+    """Whether this is one history, and not a list of some; a string is one too, which ``lookup`` refuses.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    if isinstance(histories, Mapping) or not hasattr(histories, "__getitem__"):
+        came = f"{type(histories).__name__} {histories!r}"
+        raise ValueError(f"history: expected a list of item ids, oldest first, or a list of such lists, got {came}")
+    return isinstance(histories, str) or not len(histories) or not isinstance(histories[0], (list, tuple))
 
 
 def longest_history(config: RetrConfig) -> int:

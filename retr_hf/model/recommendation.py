@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
+from numbers import Integral
 
 import numpy as np
 import torch
@@ -78,10 +79,10 @@ def recommendations(
         texts: of the windows' rows beyond the catalogue.
 
     Raises:
-        ValueError: k < 1.
+        ValueError: k is no whole number of at least 1.
     """
-    if k < 1:
-        raise ValueError(f"k={k}: expected at least 1")
+    if isinstance(k, bool) or not isinstance(k, Integral) or k < 1:
+        raise ValueError(f"k={k!r}: expected a whole number, at least 1")
     scores[:, 0] = float("-inf")
     if candidates is not None:
         others = torch.ones(scores.shape[1], dtype=torch.bool, device=scores.device)
@@ -92,7 +93,7 @@ def recommendations(
         columns = np.concatenate(seen)
         known = columns < scores.shape[1]
         scores[torch.from_numpy(rows[known]), torch.from_numpy(columns[known])] = float("-inf")
-    best = scores.topk(min(k, scores.shape[1] - 1), dim=-1)
+    best = scores.topk(min(int(k), scores.shape[1] - 1), dim=-1)
     kept = best.values.isfinite()
     titles = processor.decode(best.indices[kept].tolist())
     items = (RecommendedItem(*item, score) for item, score in zip(titles, best.values[kept].tolist(), strict=True))

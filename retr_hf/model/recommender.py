@@ -12,7 +12,7 @@ from transformers.utils import PushToHubMixin
 
 from .hub import TASK, local_folder
 from .modeling_retr import RetrForSequentialRecommendation
-from .processing_retr import RetrProcessor, check_catalog
+from .processing_retr import RetrProcessor, check_catalog, is_single, require_list
 from .recommendation import Recommendation, recommendations
 from .session_retr import RecommenderSession
 from .text_whitening import text_table
@@ -115,7 +115,8 @@ class Recommender(PushToHubMixin):
         are whitened, the catalogue's statistics, and so all vectors, follow the new items.
 
         Raises:
-            ValueError: a model of ids alone; ids that are there already; see ``RetrProcessor.read``.
+            ValueError: a model of ids alone; no items, or no mapping of texts; ids that are there already; see
+                ``RetrProcessor.read``.
         """
         if not self.model.config.uses_text:
             raise ValueError('item_features="id": a new item needs training; use a model that reads text')
@@ -142,9 +143,10 @@ class Recommender(PushToHubMixin):
             candidates: raw ids, the only items that may come; None means the whole catalogue.
 
         Raises:
-            ValueError: k < 1, a history the processor refuses, candidates that are not in the catalogue.
+            ValueError: k is no whole number of at least 1, a history the processor refuses, candidates that are not in
+                the catalogue.
         """
-        single = isinstance(history, str) or not len(history) or not isinstance(history[0], (list, tuple))
+        single = is_single(history)
         rows, texts = self.processor.rows([history] if single else history)
         batch = self.processor.pad(rows)
         if texts:
@@ -159,6 +161,7 @@ class Recommender(PushToHubMixin):
         return answers[0] if single else answers
 
     def _candidate_rows(self, candidates: Sequence[str]) -> np.ndarray:
+        require_list(candidates, "candidates", "item ids")
         rows = self.processor.catalog.index_of(list(candidates))
         if not len(rows) or (rows == 0).any():
             unknown = [item for item, row in zip(candidates, rows, strict=True) if not row]

@@ -1,5 +1,6 @@
 """RecommenderSession: users whose histories grow while they are served."""
 
+import reprlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -7,6 +8,7 @@ import numpy as np
 import torch
 
 from .behavior_cache import BehaviorCache
+from .processing_retr import require_list
 from .recommendation import Recommendation, recommendations
 
 if TYPE_CHECKING:
@@ -18,7 +20,8 @@ class RecommenderSession:
     ``BehaviorCache``): the session keeps what the model has computed of each user, ``cache.bytes_per_user`` of memory.
 
     Unknown item ids follow the processor's policy: left out, or an error before anything is changed. A user may have
-    no item yet; recommendations start with the first. One thread at a time.
+    no item yet; recommendations start with the first. Items that ``Recommender.add_items`` brings are recommended and
+    read as the others; the next call after it costs a pass over all histories. One thread at a time.
 
     Args:
         recommender: model and catalogue; made by ``Recommender.session``.
@@ -29,35 +32,51 @@ class RecommenderSession:
         cache: the ``BehaviorCache``.
 
     Raises:
-        ValueError: no users, a string in place of a list of ids, ids that are not strings, unknown ids under
+        ValueError: no users, a history that is no list of ids, ids that are not strings, unknown ids under
             ``"error"``, a processor with the policy ``"text"``, or a model ``BehaviorCache`` refuses.
     """
 
     def __init__(self, recommender: "Recommender", histories: Sequence[Sequence[str]]):
+        self.recommender = recommender
         self.model, self.processor = recommender.model, recommender.processor
         if self.processor.unknown_items == "text":
             raise ValueError(
                 'unknown_items="text": a session reads items of the catalogue alone; add new ones with '
                 'Recommender.add_items, or use "skip" or "error"'
             )
+        require_list(histories, "histories", "the histories of users, a list of item ids each")
         for history in histories:
-            if isinstance(history, str):
-                raise ValueError(f"histories: expected a list of item ids for each user, got the string {history!r}")
+            require_list(history, "histories", "item ids for each user")
         found = self.processor.lookup([item for history in histories for item in history])
         ends = np.cumsum([len(history) for history in histories])
-        self.histories = [each[each > 0].tolist() for each in np.split(found, ends[:-1])]
-        items = recommender.item_embeddings
-        self.cache = BehaviorCache(self.model.model, items, len(histories), self.processor.max_length)
+        self.histories = [each[each > 0].tolist() for each in np.split(found, ends)[:-1]]
+        self._read_histories()
+
+    def _read_histories(self) -> None:
+        """Gives every user what the model makes of the whole history, by the items as they are now."""
+        self._items = self.recommender.item_embeddings
+        self.cache = BehaviorCache(self.model.model, self._items, len(self.histories), self.processor.max_length)
         self.cache.start(**self.processor.pad(self.histories))
-        self.candidates = self.model.candidate_vectors(items)  # [num_items + 1, d]
+        self.candidates = self.model.candidate_vectors(self._items)  # [num_items + 1, d]
+
+    def _follow_catalog(self) -> None:
+        # Old items may have other vectors too, where texts are whitened by the catalogue's own statistics.
+        if self._items is not self.recommender.item_embeddings:
+            self._read_histories()
 
     def append(self, items: Mapping[int, str]) -> None:
         """What some users have just done: user number -> raw item id, one each; call again for more.
 
         Raises:
-            ValueError: a user the session does not have, an id that is no string, an unknown id under ``"error"``.
+            ValueError: no such mapping, a user the session does not have, an id that is no string, an unknown id under
+                ``"error"``.
         """
+        if not isinstance(items, Mapping):
+            raise ValueError(
+                f"append: expected {{user number: item id}}, got {type(items).__name__} {reprlib.repr(items)}"
+            )
         found = self.processor.lookup(list(items.values())).tolist()
+        self._follow_catalog()
         known = {user: row for user, row in zip(items, found, strict=True) if row}
         if known:
             self.cache.append(list(known.values()), list(known))
@@ -79,6 +98,7 @@ class RecommenderSession:
         Raises:
             ValueError: k < 1, a user the session does not have, or one who has no item of the catalogue yet.
         """
+        self._follow_catalog()
         states = self.cache.states(users)
         histories = self.histories if users is None else [self.histories[user] for user in users]
         if not all(histories):

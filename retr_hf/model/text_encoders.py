@@ -61,8 +61,12 @@ def load_encoder(
         truncate_dim: keep the first dimensions only.
 
     Raises:
-        ValueError: the name is unknown, or the package it needs is not installed (says which).
+        ValueError: the name is empty or unknown, or the package it needs is not installed (says which).
     """
+    if not name.strip():
+        raise ValueError(
+            f"the name of a text encoder is empty: expected {MINILM}, {HASHING} or another one, got {name!r}"
+        )
     if _is_joined(name):
         if truncate_dim is not None:
             raise ValueError(f"several encoders at once have no truncate_dim, got {truncate_dim} for {name!r}")

@@ -93,9 +93,38 @@ def test_new_items_are_recommended_without_training(shop, tmp_path, features, wh
     whole = shop.catalogue(shop.items | new)
     assert opened.processor.catalog.hash == whole.hash
     assert np.allclose(opened.processor.catalog.embeddings, whole.embeddings)
-    with pytest.raises(ValueError, match="must be unique"):
-        recommender.add_items({"item-1": "again"})
+    with pytest.raises(ValueError, match="1 of 2 are in the catalogue already, such as \\['item-1'\\]"):
+        recommender.add_items({"new-3": "green tent", "item-1": "again"})
     assert len(recommender.processor.catalog) == 11
+
+
+@pytest.mark.parametrize(
+    ("items", "came"),
+    [(["new"], "list \\['new'\\]"), ({}, "dict {}"), (None, "NoneType None"), (5, "int 5"), ({"a": None}, "'a': None")]
+    + [({5: "tent"}, "5: 'tent'"), ([("new", "tent")] * 99, r"list .*\.\.\.\]")],
+    ids=str,
+)
+def test_new_items_that_are_none(shop, items, came):
+    recommender = shop.recommender()
+    with pytest.raises(ValueError, match=f"expected {{raw id: text}}.* got {came}$"):
+        recommender.add_items(items)
+    assert len(recommender.processor.catalog) == 9
+
+
+@pytest.mark.parametrize("whitening", [None, 0.1])
+def test_an_open_session_follows_the_catalogue(shop, whitening):
+    recommender, histories = shop.recommender("text+id", text_whitening=whitening), [["item-1", "item-4"], ["item-2"]]
+    session = recommender.session(histories)
+    assert len(session.recommend(k=50)[0].items) == 7
+    recommender.add_items({"new-1": "red tent"})
+    for answer, expected in zip(session.recommend(k=50), recommender.recommend(histories, k=50), strict=True):
+        same_scores(answer, expected)
+    recommender.add_items({"new-2": "blue tent"})
+    session.append({1: "new-2"})
+    histories[1].append("new-2")
+    for answer, expected in zip(session.recommend(k=50), recommender.recommend(histories, k=50), strict=True):
+        same_scores(answer, expected)
+    assert {item.item_id for item in session.recommend(k=50)[1].items} == {*shop.items, "new-1"} - {"item-2"}
 
 
 def test_an_id_table_has_no_place_for_new_items(shop):

@@ -56,6 +56,11 @@ def test_what_may_be_asked(pipe):
         ({"history": ["item-1"]}, {"k": 3}, "k: expected one of top_k"),
         ({"history": ["item-1"]}, {"candidates": ["item-1", "?"]}, r"ids of the catalogue, got \['\?'\]"),
         ({"history": ["item-1"]}, {"candidates": []}, "got none"),
+        ([], {}, "or a list of such dicts, got an empty list"),
+        ({"history": "item-1"}, {}, "expected a list of item ids, got the string 'item-1'"),
+        ({"history": 5}, {}, "expected a list of item ids, oldest first, .* got int 5"),
+        ({"history": [["item-1"]]}, {}, "got lists in a history"),
+        ([{"history": ["item-1"]}], {"batch_size": 0}, "batch_size=0: expected at least 1"),
     ],
 )
 def test_wrong_questions(pipe, question, arguments, message):
@@ -63,6 +68,8 @@ def test_wrong_questions(pipe, question, arguments, message):
         pipe(question, **arguments)
 
 
-def test_a_pipeline_needs_a_catalogue(shop):
+def test_a_pipeline_needs_a_model_and_a_catalogue(shop):
+    with pytest.raises(ValueError, match="needs model=, a model folder or a repository"):
+        pipeline("sequential-recommendation")
     with pytest.raises(ValueError, match="pass processor="):
         SequentialRecommendationPipeline(shop.recommender().model)

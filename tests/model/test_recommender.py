@@ -120,8 +120,16 @@ def test_another_catalogue_is_zero_shot(tmp_path):
 
 def test_wrong_questions():
     recommender = Recommender(model(), RetrProcessor(catalogue(), 4))
-    with pytest.raises(ValueError, match="k=0"):
-        recommender.recommend(IDS[:2], k=0)
+    for k in (0, "3", 2.0, None, True):
+        with pytest.raises(ValueError, match=f"k={k!r}: expected a whole number, at least 1"):
+            recommender.recommend(IDS[:2], k=k)
+    assert len(recommender.recommend(IDS[:2], k=np.int64(3)).items) == 3
+    for history in (None, 5, {"a": 1}):
+        with pytest.raises(ValueError, match=f"or a list of such lists, got {type(history).__name__}"):
+            recommender.recommend(history)
+    for candidates, told in ((IDS[5], "the string 'item-5'"), (5, "int 5")):
+        with pytest.raises(ValueError, match=f"candidates: expected a list of item ids, got {told}"):
+            recommender.recommend(IDS[:2], candidates=candidates)
     with pytest.raises(ValueError, match="empty list"):
         recommender.recommend([])
     with pytest.raises(ValueError, match="item ids are strings, got int 3"):
@@ -206,11 +214,17 @@ def test_wrong_sessions():
         recommender.session([IDS[:2], ["unknown"]])
     with pytest.raises(ValueError, match="users=0"):
         recommender.session([])
+    for histories, came in ((None, "NoneType None"), ([IDS[:2], None], "NoneType None"), ("item-1", "the string")):
+        with pytest.raises(ValueError, match=f"histories: expected a list of .* got {came}"):
+            recommender.session(histories)
     session = recommender.session([IDS[:2], []])
     for items, told in (
         ({0: IDS[3], 1: "unknown"}, "not in the catalogue"),
         ({0: IDS[3], 2: IDS[3]}, "numbers from 0 to 1"),
         ({0: 3}, "item ids are strings"),
+        ([IDS[3]], r"append: expected {user number: item id}, got list \['item-3'\]"),
+        ({"0": IDS[3]}, r"users \['0'\]: expected a list of numbers from 0 to 1"),
+        ({0.0: IDS[3]}, r"users \[0.0\]: expected"),
     ):
         with pytest.raises(ValueError, match=told):
             session.append(items)

@@ -152,6 +152,8 @@ def test_side_by_side_a_text_without_words_has_the_other_part_only():
 
 @pytest.mark.parametrize("name", ["hashing+", "+hashing"])
 def test_side_by_side_needs_both(name):
+    with pytest.raises(ValueError, match="the name of a text encoder is empty"):
+        load_encoder(" ")
     with pytest.raises(ValueError, match="expected encoders joined by"):
         load_encoder(name)
 
