@@ -24,6 +24,7 @@ from .errors import DataError, RecipeError, RetrError
 from .evaluation.histories import rank_histories, routings
 from .evaluation.metrics import metrics_from_ranks
 from .model.configuration_retr import RetrConfig
+from .model.folders import require_model
 from .model.hub import local_folder
 from .model.item_catalog import ItemCatalog
 from .model_section import MODEL_SECTION, SHAPES, config_on_top, model_config, same_family
@@ -131,6 +132,8 @@ def open_recipe(args: argparse.Namespace, task: str) -> Recipe:
             return builds("model", model_config)(recipe)
         try:
             start = local_folder(start)
+            if (start / RUN_FILE).is_file():
+                require_model(start)
         except ValueError as error:
             return [f"init: {error}"]
         missing = [name for name in ("config.json", RUN_FILE) if not (start / name).is_file()]

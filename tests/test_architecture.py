@@ -23,6 +23,7 @@ FLOOR = {
     "retr_hf.errors",
     "retr_hf.version",
     "retr_hf.data.schema",
+    "retr_hf.model.folders",
     "retr_hf.model.item_catalog",
     "retr_hf.model.item_vectors",
     "retr_hf.model.text_encoders",

@@ -1,5 +1,7 @@
 """What every baseline must fulfil in the place of RETR's body: padding, layouts, future, gradients, saving, ranking."""
 
+import logging
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,9 @@ from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassificati
 from retr_hf.baseline_models import BASELINES
 from retr_hf.data.domain import Sequences
 from retr_hf.evaluation.histories import rank_histories
-from retr_hf.model.recommender import open_model
+from retr_hf.model.item_catalog import ItemCatalog
+from retr_hf.model.processing_retr import RetrProcessor, config_of
+from retr_hf.model.recommender import Recommender, open_model
 from retr_hf.model_section import FAMILIES, model_config
 
 ITEMS = 30
@@ -96,6 +100,17 @@ def test_evaluation_is_deterministic_and_saving_changes_nothing(name, tmp_path):
     assert AutoConfig.from_pretrained(tmp_path).model_type == name
     assert type(AutoModel.from_pretrained(tmp_path)) is type(model.model)
     assert not list(tmp_path.glob("*.py"))  # needs the package, and says so by its type
+
+
+@pytest.mark.parametrize("name", FAMILY)
+def test_a_folder_opens_without_a_warning(name, tmp_path, caplog, monkeypatch):
+    """transformers warns where a config is read by the class of another type."""
+    monkeypatch.setattr(logging.getLogger("transformers"), "propagate", True)
+    model, ids = build(name), [f"item-{number}" for number in range(ITEMS)]
+    Recommender(model, RetrProcessor(ItemCatalog(ids, ids))).save_pretrained(tmp_path)
+    answer = Recommender.from_pretrained(tmp_path).recommend(ids[:3])
+    assert len(answer.items) == 10 and type(config_of(tmp_path)) is type(model.config)
+    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 
 @pytest.mark.parametrize("name", FAMILY)

@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from safetensors import safe_open
 
+from .folders import require_items
 from .item_vectors import EMBEDDINGS, in_blocks, map_table, write_vectors
 
 ITEMS_FILE = "items.parquet"
@@ -227,12 +228,7 @@ class ItemCatalog:
             ValueError: no catalogue there, items that do not fit ``catalog.json``, embeddings of another catalogue.
         """
         folder = Path(folder)
-        missing = [name for name in (ITEMS_FILE, CATALOG_FILE) if not (folder / name).is_file()]
-        if missing:
-            raise ValueError(
-                f"{folder}: expected the item catalogue {ITEMS_FILE} + {CATALOG_FILE}, but {' and '.join(missing)} "
-                "is missing; pass a folder made by scripts/prepare.py or by training"
-            )
+        require_items(folder, (ITEMS_FILE, CATALOG_FILE))
         stored = json.loads((folder / CATALOG_FILE).read_text(encoding="utf-8"))
         if stored.get("format") != CATALOG_FORMAT:
             raise ValueError(

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import torch
-from transformers import AutoProcessor, BatchFeature
+from transformers import AutoConfig, AutoProcessor, BatchFeature
 from transformers.processing_utils import ProcessorMixin
 
 from .configuration_retr import RetrConfig
@@ -97,7 +97,7 @@ class RetrProcessor(ProcessorMixin):
             stored = json.loads((folder / PROCESSOR_FILE).read_text("utf-8"))
             settings = {name: stored[name] for name in _SETTINGS if name in stored}
         if (folder / "config.json").is_file():
-            config = RetrConfig.from_pretrained(folder)
+            config = config_of(folder)
             check_catalog(config, catalog)
             most = longest_history(config)
             settings["max_length"] = min(settings.get("max_length") or most, most)
@@ -263,6 +263,16 @@ class RetrProcessor(ProcessorMixin):
         for place in np.flatnonzero(new):
             known[place] = (texts[indices[place] - len(self.catalog) - 1],) * 2
         return known
+
+
+def config_of(folder: str | Path) -> RetrConfig:
+    """The config of a model folder, of the class of its type.
+
+    Another type than RETR's is a model of ours all the same, registered by the package; a copy of this code knows RETR
+    alone, and transformers does not know that.
+    """
+    kind = RetrConfig.get_config_dict(folder)[0].get("model_type")
+    return (RetrConfig if kind == RetrConfig.model_type else AutoConfig).from_pretrained(folder)
 
 
 def require_list(ids: Sequence, name: str, of: str) -> None:

@@ -1,6 +1,5 @@
 """Recommender: a model folder in, titles, scores and the pathway behind them out."""
 
-import json
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,9 +9,11 @@ import torch
 from transformers import AutoModelForSequenceClassification
 from transformers.utils import PushToHubMixin
 
+from .configuration_retr import RetrConfig
+from .folders import require_model
 from .hub import TASK, local_folder
 from .modeling_retr import RetrForSequentialRecommendation
-from .processing_retr import RetrProcessor, check_catalog, is_single, require_list
+from .processing_retr import RetrProcessor, check_catalog, config_of, is_single, require_list
 from .recommendation import Recommendation, recommendations
 from .session_retr import RecommenderSession
 from .text_whitening import text_table
@@ -26,14 +27,13 @@ def open_model(folder: str | Path, **hub_arguments) -> RetrForSequentialRecommen
     hub_arguments: see ``hub.local_folder``.
 
     Raises:
-        ValueError: no model folder, or one whose weights are not all there.
+        ValueError: no model folder, that of a run that is not finished, or one whose weights are not all there.
     """
     folder = local_folder(folder, **hub_arguments)
-    if not (folder / "config.json").is_file():
-        raise ValueError(f"{folder}: expected a model folder, but it has no config.json; scripts/finetune.py makes one")
-    kind = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type")
-    # Another type is a head of ours all the same, registered by the package; a copy of this code knows RETR alone.
-    head = RetrForSequentialRecommendation if kind == "retr" else AutoModelForSequenceClassification
+    require_model(folder)
+    config = config_of(folder)
+    own = config.model_type == RetrConfig.model_type
+    head = RetrForSequentialRecommendation if own else AutoModelForSequenceClassification
     model, loading = head.from_pretrained(folder, output_loading_info=True)
     if loading["missing_keys"] or loading["unexpected_keys"]:
         wrong = sorted([*loading["missing_keys"], *loading["unexpected_keys"]])

@@ -138,7 +138,7 @@ def test_embeddings_of_another_catalogue_are_refused(tmp_path):
 
 
 def test_missing_files_and_other_formats(tmp_path):
-    with pytest.raises(ValueError, match=f"{ITEMS_FILE} and {CATALOG_FILE} is missing"):
+    with pytest.raises(ValueError, match=f"{ITEMS_FILE} and {CATALOG_FILE} are missing"):
         ItemCatalog.from_pretrained(tmp_path)
     ItemCatalog(IDS, TEXTS).save_pretrained(tmp_path)
     about = json.loads((tmp_path / CATALOG_FILE).read_text())

@@ -188,6 +188,7 @@ def test_the_whole_journey(world, tmp_path, monkeypatch, capsys):
     assert "SYNTHETIC" in Path("table.md").read_text() and Path("runs/camping/learning_curves.png").stat().st_size
     user = ["--domain", str(world / "camping"), "--user", "camping-user-0000", "-k", "3", "--figure", "p.png"]
     capsys.readouterr()
+    assert "--catalog FOLDER" in fails(monkeypatch, capsys, "recommend.py", "runs/tiny", "camping-item-0001")
     script(monkeypatch, "recommend.py", "runs/camping", *user)
     told = capsys.readouterr().out
     assert "user camping-user-0000" in told and "driven by" in told and Path("p.png").stat().st_size
@@ -254,6 +255,10 @@ def test_a_pretrained_start_must_fit(world, tmp_path, monkeypatch, capsys):
     assert "hidden_size: 32, but the pre-trained model has 16" in said and "3 mistakes" in said
     (tmp_path / "empty").mkdir()
     assert "has no config.json and no run.json" in fails(monkeypatch, capsys, "finetune.py", again, "init=empty")
+    (tmp_path / "empty" / "run.json").write_text('{"command": "scripts/pretrain.py recipe.yaml"}')
+    for name, *arguments in (["finetune.py", again, "init=empty"], ["recommend.py", "empty", "x"]):
+        said = fails(monkeypatch, capsys, name, *arguments)
+        assert "this run is not finished" in said and "scripts/pretrain.py recipe.yaml --resume" in said
     for unread in ("data.cap=3", "data.candidates=domain"):
         assert "does not read it" in fails(monkeypatch, capsys, "finetune.py", again, unread)
     both = f"data.domains=[{world / 'camping'},{world / 'pets'}]"
