@@ -15,6 +15,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
 
 from ..errors import DataError
+from .letters import families_for, without_glyph_warnings
 
 METRIC = re.compile(r"(?:(?P<protocol>.*)[/_. ])?(?P<family>HR|NDCG|MRR)(?:@(?P<cutoff>\d+))?")
 LOG_FILE = "log.jsonl"
@@ -82,7 +83,7 @@ def plot_pathway(
     Only the last 40 items are drawn of a longer history; the picture says so.
 
     Args:
-        titles: of the N items of the history; long ones are cut.
+        titles: of the N items of the history; long ones are cut. In whatever script: see ``letters.families_for``.
         keep: float [L, N], the keep probability α of block l for item n (RETR, eq. 2-4).
         route: bool or 0/1 [L, N], the hard route.
         output: the PNG to write.
@@ -111,10 +112,11 @@ def plot_pathway(
     axes = figure.subplots()
     image = axes.imshow(keep, cmap="Blues", vmin=0, vmax=1, aspect="auto")
     axes.set_xlim(-0.5, max(items, FEWEST_COLUMNS) - 0.5)
+    families = families_for([*titles, target or ""])
     axes.set_xticks(np.arange(items), [_short(title, LONGEST_TITLE) for title in titles])
     axes.set_yticks(np.arange(blocks), [f"block {block + 1}" for block in range(blocks)])
     for label in axes.get_xticklabels():
-        label.set(rotation=60, rotation_mode="anchor", horizontalalignment="right", fontsize=8)
+        label.set(rotation=60, rotation_mode="anchor", horizontalalignment="right", fontsize=8, family=families)
     axes.set_xticks(np.arange(items + 1) - 0.5, minor=True)
     axes.set_yticks(np.arange(blocks + 1) - 0.5, minor=True)
     axes.grid(which="minor", color="white", linewidth=2)
@@ -125,12 +127,14 @@ def plot_pathway(
 
     heading = "Pathway" if target is None else _short(f"Pathway to {target}", int(width * LETTERS_AN_INCH))
     older = f"the last {items} of {items + hidden} items, " if hidden else ""
-    axes.set_title(f"{heading}\n{older}oldest first; dot: kept by the route", loc="left", fontsize=10, pad=8)
+    heading = f"{heading}\n{older}oldest first; dot: kept by the route"
+    axes.set_title(heading, loc="left", fontsize=10, pad=8, family=families)
     bar = figure.colorbar(image, ax=axes, ticks=[0, 0.5, 1], pad=0.01, fraction=0.04, aspect=8)
     bar.set_label("keep probability", fontsize=8)
     bar.ax.tick_params(labelsize=8)
     bar.outline.set_visible(False)
-    return save_figure(figure, output)
+    with without_glyph_warnings():
+        return save_figure(figure, output)
 
 
 def plot_differences(panels: Mapping[str, Sequence[tuple[str, float, float]]], metric: str, output: str | Path) -> Path:

@@ -1,7 +1,9 @@
 """Pictures: written whole, of the right size, readable, and refused where there is nothing to draw."""
 
 import json
+from pathlib import Path
 
+import matplotlib
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
@@ -102,6 +104,24 @@ def test_pathway_shows_colours_dots_and_titles_inside_the_picture(tmp_path, figu
         box = text.get_window_extent()
         assert box.x0 >= 0 and box.x1 <= width and box.y0 >= 0 and box.y1 <= height, text.get_text()
     assert imread(picture).max() <= 1
+
+
+def test_titles_in_other_scripts_are_drawn_by_a_font_that_has_them(tmp_path, figure, monkeypatch, recwarn, caplog):
+    """A watch is in STIX and not in matplotlib's own font; here STIX is what the machine has installed."""
+    stix = str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "STIXGeneral.ttf")
+    monkeypatch.setattr("retr_hf.report.letters.findSystemFonts", lambda: [__file__, stix])
+    plot_pathway(["a ⌚", "plain"], [[0.5, 0.5]], [[1, 1]], tmp_path / "pathway.png", target="⌚")
+    labels = figure().axes[0].get_xticklabels()
+    assert [label.get_fontfamily() for label in labels] == [["sans-serif", "STIXGeneral"]] * 2
+    assert caplog.messages == [] and not [each for each in recwarn if "Glyph" in str(each.message)]
+
+
+def test_letters_that_no_font_has_are_told_in_one_line(tmp_path, monkeypatch, recwarn, caplog):
+    monkeypatch.setattr("retr_hf.report.letters.findSystemFonts", lambda: [])
+    picture = plot_pathway(["卓球台", "いす", "\u200bx"], [[0.5] * 3], [[1] * 3], tmp_path / "p.png", target="卓球台")
+    (told,) = caplog.messages
+    assert "has 5 of the letters in the titles (いす卓台球)" in told and "fonts-noto-cjk" in told
+    assert picture.is_file() and not [each for each in recwarn if "Glyph" in str(each.message)]
 
 
 @pytest.mark.parametrize(
