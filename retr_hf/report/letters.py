@@ -34,8 +34,8 @@ def families_for(texts: Iterable[str]) -> list[str]:
     if missing:
         some = "".join(map(chr, sorted(missing)[:10])) + (" ..." if len(missing) > 10 else "")
         logger.warning(
-            "no installed font has %d of the letters in the titles (%s), they are drawn as boxes: install fonts that have "
-            "them, such as Noto (Debian's fonts-noto-cjk for Chinese, Japanese and Korean), and draw again",
+            "no installed font has %d of the titles' letters (%s), they are drawn as boxes: install one that does, "
+            "such as Noto (Debian's fonts-noto-cjk for Chinese, Japanese and Korean), and draw again",
             len(missing), some,
         )  # fmt: skip
     return families

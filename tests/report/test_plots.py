@@ -120,7 +120,7 @@ def test_letters_that_no_font_has_are_told_in_one_line(tmp_path, monkeypatch, re
     monkeypatch.setattr("retr_hf.report.letters.findSystemFonts", lambda: [])
     picture = plot_pathway(["卓球台", "いす", "\u200bx"], [[0.5] * 3], [[1] * 3], tmp_path / "p.png", target="卓球台")
     (told,) = caplog.messages
-    assert "has 5 of the letters in the titles (いす卓台球)" in told and "fonts-noto-cjk" in told
+    assert "has 5 of the titles' letters (いす卓台球)" in told and "fonts-noto-cjk" in told
     assert picture.is_file() and not [each for each in recwarn if "Glyph" in str(each.message)]
 
 
