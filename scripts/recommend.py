@@ -11,6 +11,7 @@ python scripts/recommend.py runs/scientific/X-RETR/seed-0 --texts B00TNNWMXI "gl
 """
 
 import argparse
+import sys
 
 from transformers.utils import logging as transformers_logging
 
@@ -23,7 +24,7 @@ from retr_hf.stage import run
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", help="a model folder, or a repository of the Hub")
-    parser.add_argument("history", nargs="*", help="raw item ids, oldest first")
+    parser.add_argument("history", nargs="*", help="raw item ids, oldest first; unknown ones are told and left out")
     parser.add_argument("--texts", action="store_true", help="an id the catalogue does not hold is an item's text")
     parser.add_argument("--domain", help="prepared domain to take the history of --user from (its test history)")
     parser.add_argument("--user", nargs="+", default=[], help="raw user ids")
@@ -42,6 +43,7 @@ def main() -> None:
     unknown_items = "text" if args.texts else None
     recommender = Recommender.from_pretrained(args.model, args.catalog, unknown_items)
     histories = user_histories(args.domain, args.user) if args.user else {"": args.history}
+    tell_unknown(recommender, histories)
     answers = recommender.recommend(
         list(histories.values()), k=args.k, exclude_seen=not args.keep_seen, candidates=args.candidates
     )
@@ -62,6 +64,20 @@ def user_histories(domain_folder: str, users: list[str]) -> dict[str, list[str]]
         raise DataError(f"{domain_folder}: no test history of {unknown[:3]}; its first users are {list(row_of)[:3]}")
     ids, test = domain.catalog(embeddings=False).item_ids, domain.split("test")
     return {user: [ids[index - 1] for index in test[row_of[user]][:-1]] for user in users}
+
+
+def tell_unknown(recommender: Recommender, histories: dict[str, list[str]]) -> None:
+    """Says which ids are left out of a history; where nothing remains of it, ``recommend`` refuses it."""
+    if recommender.processor.unknown_items != "skip":
+        return
+    remedy = " (--texts reads them as texts)" if recommender.model.config.uses_text else ""
+    for user, history in histories.items():
+        rows = recommender.processor.catalog.index_of(history)
+        unknown = [item for item, row in zip(history, rows, strict=True) if not row]
+        if 0 < len(unknown) < len(history):
+            some = ", ".join(unknown[:10]) + (", ..." if len(unknown) > 10 else "")
+            told = f"{len(unknown)} of {len(history)} ids are not in the catalogue and left out: {some}"
+            print(f"user {user}: {told}" if user else told + remedy, file=sys.stderr)
 
 
 def draw(answer, path: str) -> None:

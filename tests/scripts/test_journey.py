@@ -192,6 +192,11 @@ def test_the_whole_journey(world, tmp_path, monkeypatch, capsys):
     script(monkeypatch, "recommend.py", "runs/camping", *user)
     told = capsys.readouterr().out
     assert "user camping-user-0000" in told and "driven by" in told and Path("p.png").stat().st_size
+    known = "camping-item-0001"
+    script(monkeypatch, "recommend.py", "runs/camping", known, "nobody's", known, "x")
+    assert "2 of 4 ids are not in the catalogue and left out: nobody's, x (--texts" in capsys.readouterr().err
+    said = fails(monkeypatch, capsys, "recommend.py", "runs/camping", "nobody's", "x")
+    assert "none of [\"nobody's\", 'x'] is in it ('camping-item-0000' is one)" in said and "left out" not in said
 
     # Run again: refused, then resumed (nothing to do), then replaced.
     assert "holds a run already" in fails(monkeypatch, capsys, "pretrain.py", pretrain)
