@@ -66,7 +66,8 @@ class Retriever:
     def recommend(
         self, histories: Sequence[Sequence[str]], k: int = 10, exclude_seen: bool = True
     ) -> list[list[tuple[str, str, float]]]:
-        """The k best next items of each history, as (raw id, title, score), best first.
+        """The k best next items of each history, as (raw id, title, score), best first; an item without
+        text has its id for a title.
 
         Args:
             histories: raw item ids, oldest first.

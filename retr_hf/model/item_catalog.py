@@ -148,9 +148,10 @@ class ItemCatalog:
         return pc.fill_null(positions, -1).to_numpy(zero_copy_only=False).astype(np.int64) + 1
 
     def items_at(self, indices: Sequence[int]) -> list[tuple[str, str]]:
-        """(raw id, text) of item indices, 1-based."""
+        """(raw id, title) of item indices, 1-based: the title is the text, or the id of an item without one."""
         rows = pa.array(np.asarray(indices, dtype=np.int64) - 1)
-        return list(zip(self._ids.take(rows).to_pylist(), self._texts.take(rows).to_pylist(), strict=True))
+        pairs = zip(self._ids.take(rows).to_pylist(), self._texts.take(rows).to_pylist(), strict=True)
+        return [(item, text if text.strip() else item) for item, text in pairs]
 
     def extended(self, items: Mapping[str, str], embeddings: np.ndarray | None = None) -> "ItemCatalog":
         """This catalogue with new items at its end: indices of the old ones stay, the hash changes.

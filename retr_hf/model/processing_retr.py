@@ -154,9 +154,10 @@ class RetrProcessor(ProcessorMixin):
         found = self.lookup(history)
         found = found[found > 0]
         if not len(found):
+            like = f"{self.catalog.items_at([1])[0][0]!r} is one"
             raise ValueError(
                 "history: expected at least one item of the catalogue, "
-                + (f"none of {list(history)[:3]} is in it" if len(history) else "got an empty list")
+                + (f"none of {list(history)[:3]} is in it ({like})" if len(history) else "got an empty list")
             )
         return found
 
@@ -256,7 +257,8 @@ class RetrProcessor(ProcessorMixin):
         return read_texts(self.catalog, self.text_whitening)
 
     def decode(self, indices: Sequence[int], texts: Sequence[str] = ()) -> list[tuple[str, str]]:
-        """Rows of the item table -> (raw id, text) each; of a row beyond the catalogue (``rows``) its text is both."""
+        """Rows of the item table -> (raw id, title) each, as ``ItemCatalog.items_at`` has them; of a row beyond the
+        catalogue (``rows``) its text is both."""
         indices = np.asarray(indices, dtype=np.int64)
         new = indices > len(self.catalog)
         known = self.catalog.items_at(np.where(new, 1, indices))

@@ -13,11 +13,14 @@ from .processing_retr import RetrProcessor
 
 @dataclass(frozen=True)
 class RecommendedItem:
-    """One recommended item: raw id, title (the catalogue's text) and the model's score."""
+    """One recommended item: raw id, title (the catalogue's text, or the id where it has none) and the model's score."""
 
     item_id: str
     title: str
     score: float
+
+    def __str__(self) -> str:
+        return f"{self.score:7.3f}  {self.title}" + ("" if self.title == self.item_id else f" [{self.item_id}]")
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,7 @@ class Recommendation:
 
     def __str__(self) -> str:
         kept = [step.title for step in self.pathway if step.on_pathway]
-        lines = [f"{item.score:7.3f}  {item.title} [{item.item_id}]" for item in self.items]
+        lines = [str(item) for item in self.items]
         if self.pathway:
             lines.append(f"driven by {len(kept)} of {len(self.pathway)}: " + "; ".join(kept))
         return "\n".join(lines)

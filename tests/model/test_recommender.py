@@ -58,6 +58,21 @@ def test_vectors_tell_the_score_unless_the_head_adds_to_it(terms):
     assert (float(apart.abs().max()) > 1e-2) == decided.adds_scores
 
 
+def test_items_without_text_are_called_by_their_ids():
+    known = catalogue()
+    texts = [
+        "" if item in IDS[:2] else " " if item == IDS[5] else text for item, text in zip(IDS, known.texts, strict=True)
+    ]
+    blank = ItemCatalog(IDS, texts, known.embeddings, {"encoder": "test", "revision": "1"})
+    recommender = Recommender(model(), RetrProcessor(blank, 4))
+    answer = recommender.recommend(IDS[:3], k=12, exclude_seen=False)
+    titles = {item.item_id: item.title for item in answer.items}
+    assert [titles[item] for item in (IDS[1], IDS[5], IDS[6])] == [IDS[1], IDS[5], "title of item-6"]
+    assert [step.title for step in answer.pathway] == [IDS[0], IDS[1], "title of item-2"]
+    lines = [line.split(maxsplit=1)[1] for line in str(answer).splitlines()[:-1]]
+    assert "item-5" in lines and "title of item-6 [item-6]" in lines
+
+
 def test_seen_items_are_left_out_also_those_too_old_to_be_read():
     recommender = Recommender(model(), RetrProcessor(catalogue(), 4))
     history = IDS[:7]
