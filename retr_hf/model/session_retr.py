@@ -96,7 +96,8 @@ class RecommenderSession:
             pathway: tell it too; of many long histories that takes longer than all the rest.
 
         Raises:
-            ValueError: k < 1, a user the session does not have, or one who has no item of the catalogue yet.
+            ValueError: k is no whole number of at least 1, a user the session does not have, or one who has no item of
+                the catalogue yet.
         """
         self._follow_catalog()
         states = self.cache.states(users)

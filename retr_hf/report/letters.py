@@ -18,7 +18,7 @@ def families_for(texts: Iterable[str]) -> list[str]:
     """Families of fonts, matplotlib's own first, in which the letters of some texts can be drawn, as far as any
     installed font has them; one warning names the letters that none has.
 
-    The machine is searched anew: matplotlib's own list of fonts is of the day it was first imported.
+    The machine is searched anew, beside matplotlib's own list of fonts, which is of the day it was first imported.
     """
     families = list(rcParams["font.family"])
     letters = {letter for letter in "".join(texts) if unicodedata.category(letter)[0] not in "ZC"}
@@ -29,7 +29,8 @@ def families_for(texts: Iterable[str]) -> list[str]:
         if not best.has & missing:
             break
         missing -= best.has
-        fontManager.addfont(best.path)
+        if best.path not in _listed():
+            fontManager.addfont(best.path)
         families.append(best.family)
     if missing:
         some = "".join(map(chr, sorted(missing)[:10])) + (" ..." if len(missing) > 10 else "")
@@ -56,13 +57,17 @@ class _Font(NamedTuple):
     has: set[int]
 
 
+def _listed() -> set[str]:
+    return {str(entry.fname) for entry in fontManager.ttflist}
+
+
 def _installed(wanted: set[int]) -> Iterator[_Font]:
-    """The fonts of this machine that matplotlib can draw, in the order of their paths, and which of some letters each
-    has."""
-    for path in sorted(findSystemFonts()):
+    """The fonts that matplotlib can draw, in the order of their paths, and which of some letters each has."""
+    for path in sorted(_listed() | set(findSystemFonts())):
         try:
             font = FT2Font(path)
         except (OSError, RuntimeError):  # not a font after all, or of a kind that it does not read
             continue
-        if font.scalable:  # coloured emoji are pictures
+        # Coloured emoji are pictures; the last resort has a box for every letter.
+        if font.scalable and not font.family_name.startswith("Last Resort"):
             yield _Font(path, font.family_name, font.style_name == "Regular", wanted & set(font.get_charmap()))
