@@ -23,7 +23,7 @@ from .losses import in_batch_contrastive_loss, softmax_loss
 from .negatives_across_processes import gather_rows, unique_across_processes
 from .objectives import raw_text_columns, recommendation_loss
 from .outputs import RetrOutput
-from .own_items import hide_own_items
+from .own_items import hide_own_items, undo_chances
 
 __all__ = ["RetrForPreTraining", "RetrForSequentialRecommendation", "RetrModel", "RetrOutput", "RetrPreTrainedModel"]
 
@@ -211,10 +211,16 @@ class RetrForPreTraining(RetrHead):
         candidates = self.candidate_vectors(item_embeddings)
         if self.config.every_step:
             everyone, ids, row, log_chances = unique_across_processes(candidates, table_item_ids, table_log_chances)
+            places = (input_ids, labels, outputs.position_ids, places)
+            terms = [] if added is None else [added]
             if not self.config.own_negatives:
-                added = hide_own_items(added, input_ids, labels, outputs.position_ids, places)
-            if added is not None:
-                added = torch.where(added[0] > 0, row[added[0]], -1), added[1]
+                terms = [hide_own_items(added, *places)]
+            if log_chances is not None and (self.config.own_negatives or added is not None):
+                terms.append(undo_chances(table_log_chances, *places))
+            added = None
+            if terms:
+                rows, values = (torch.cat(parts, dim=1) for parts in zip(*terms, strict=True))
+                added = torch.where(rows > 0, row[rows], -1), values
             about = {"added": added, "constant_columns": raw_text_columns(self.config), "log_chances": log_chances}
             if domain_offsets is None:
                 loss = softmax_loss(queries, everyone, row[targets], num_items_in_batch, **about)

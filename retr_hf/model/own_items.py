@@ -35,3 +35,28 @@ def hide_own_items(
     own = torch.where(own == labels.flatten()[places, None], 0, own)
     rows, values = (own[:, :0], own[:, :0].float()) if added is None else added
     return torch.cat([rows, own], dim=1), torch.cat([values, values.new_full(own.shape, float("-inf"))], dim=1)
+
+
+def undo_chances(
+    log_chances: torch.Tensor,
+    input_ids: torch.Tensor,
+    labels: torch.Tensor,
+    position_ids: torch.Tensor,
+    places: torch.Tensor,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """What gives the items of a step's own history their weight back where candidates are divided by the chance to be
+    in a batch (``losses.softmax_loss``): in the step's own batch they are for certain.
+
+    Args:
+        log_chances: [M] of the rows of the item table.
+        input_ids, labels, position_ids, places: as for ``hide_own_items``.
+
+    Returns:
+        rows of the item table [T, 2 n], each once, 0 for none and for the target, and their log chances [T, 2 n].
+    """
+    longest = int(position_ids.max()) + 1
+    own = items_around(input_ids, labels, position_ids, places, longest, longest)
+    own = torch.where(own == labels.flatten()[places, None], 0, own).sort(dim=1).values
+    again = own[:, 1:] == own[:, :-1]
+    own = torch.cat([own[:, :1], own[:, 1:].masked_fill(again, 0)], dim=1)
+    return own, log_chances[own]
