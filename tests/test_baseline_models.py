@@ -96,7 +96,11 @@ def test_evaluation_is_deterministic_and_saving_changes_nothing(name, tmp_path):
     logits = model(ids).logits
     assert logits[0, 0] == -torch.inf and torch.equal(model(ids).logits, logits)
     loaded = open_model(tmp_path)
-    assert type(loaded) is type(model) and torch.equal(loaded(ids).logits, logits)
+    saved = model.state_dict()
+    assert type(loaded) is type(model) and loaded.state_dict().keys() == saved.keys()
+    assert all(torch.equal(weight, saved[name]) for name, weight in loaded.state_dict().items())
+    # Where weights lie in memory decides, on some processors, in which order a product adds up.
+    torch.testing.assert_close(loaded(ids).logits, logits, rtol=0, atol=1e-6)
     assert AutoConfig.from_pretrained(tmp_path).model_type == name
     assert type(AutoModel.from_pretrained(tmp_path)) is type(model.model)
     assert not list(tmp_path.glob("*.py"))  # needs the package, and says so by its type
