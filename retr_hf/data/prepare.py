@@ -147,10 +147,11 @@ def _with_catalog(raw: RawDomain, sequences: pl.DataFrame, dropped: dict[str, in
     items = ids.to_frame().join(raw.items, on=ITEM_ID, how="left", maintain_order="left")
     without_row = int(items[TEXT].is_null().sum())
     texts = items[TEXT].fill_null("")
-    dropped["items_without_a_row_in_the_item_table"] = without_row
-    unused = raw.items.height - (ids.len() - without_row)
-    dropped["rows_of_the_item_table_not_used"] = dropped.pop("rows_of_the_item_table_not_used", 0) + unused
-    dropped["items_with_empty_text"] = int((texts == "").sum())
+    if raw.items.height:  # without an item table a domain is of ids alone, and nothing is amiss
+        dropped["items_without_a_row_in_the_item_table"] = without_row
+        unused = raw.items.height - (ids.len() - without_row)
+        dropped["rows_of_the_item_table_not_used"] = dropped.pop("rows_of_the_item_table_not_used", 0) + unused
+        dropped["items_with_empty_text"] = int((texts == "").sum())
     catalog = ItemCatalog(items[ITEM_ID].to_arrow(), texts.to_arrow())
 
     codes = codes_of(occurring)
