@@ -34,6 +34,7 @@ from .training.run_folder import RUN_FILE, RunFolder
 from .training.settings import SETTINGS, VALIDATORS
 
 SCHEMA = {**SETTINGS, "model": MODEL_SECTION}
+RESUMES = "--resume goes on from the last checkpoint"
 # Overrides that a result row tells in a place of its own, or that cannot change a result.
 TOLD_ELSEWHERE = {
     *("name", "description", "expected", "output", "seed", "init", "results", "data.domains"),
@@ -100,8 +101,8 @@ def run(main: Callable[[], None], goes_on: str = "") -> None:
     except KeyboardInterrupt as interrupt:
         ended = isinstance(interrupt, _Stopped)
         if os.environ.get("RANK", "0") == "0":
-            told = ["ended by SIGTERM" if ended else "interrupted", *filter(None, [goes_on])]
-            print("; ".join(told), file=sys.stderr, flush=True)
+            told = "ended by SIGTERM" if ended else "interrupted"
+            print(f"{told}; {goes_on}" if goes_on else told, file=sys.stderr, flush=True)
         sys.exit(143 if ended else 130)
     finally:
         signal.signal(signal.SIGTERM, before)
@@ -109,9 +110,6 @@ def run(main: Callable[[], None], goes_on: str = "") -> None:
 
 class _Stopped(KeyboardInterrupt):
     """SIGTERM, which unwinds as Ctrl-C does."""
-
-
-RESUMES = "--resume goes on from the last checkpoint"
 
 
 def open_recipe(args: argparse.Namespace, task: str) -> Recipe:
@@ -158,14 +156,13 @@ def open_recipe(args: argparse.Namespace, task: str) -> Recipe:
         no_marks = "a prepared domain does not tell types of events apart (the model itself does, given marks)"
         return [f"model.modulating_marks: {marks}: expected 1; {no_marks}"] if marks != 1 else []
 
-    def every_step(recipe: Recipe) -> list[str]:
-        data = recipe["data"]
-        if recipe["model"].get("every_step", True) or (data.candidates == "batch" and not data.extra_candidates):
-            return []
+    def candidates(recipe: Recipe) -> list[str]:
+        every_step = recipe["model"].get("every_step", True)
+        chosen = recipe["data"].candidates != "batch" or recipe["data"].extra_candidates
         wrong = "has the targets of a batch for candidates: take out data.candidates and data.extra_candidates"
-        return [f"model.every_step: false {wrong}"]
+        return [f"model.every_step: false {wrong}"] if chosen and not every_step else []
 
-    validators = [*VALIDATORS, fits, one_type, every_step, right_task]
+    validators = [*VALIDATORS, fits, one_type, candidates, right_task]
     return load_recipe(args.recipe, args.overrides, SCHEMA, validators, systems=args.systems)
 
 

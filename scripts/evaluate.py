@@ -3,7 +3,7 @@
     python scripts/evaluate.py runs/scientific/X-RETR/seed-0 data/scientific
     python scripts/evaluate.py runs/open_five/X-RETR data/scientific --name zero-shot --results runs/rows.jsonl
     python scripts/evaluate.py --baseline popularity data/scientific
-    python scripts/evaluate.py runs/new data/shop --against runs/old   # user by user, or against popularity
+    python scripts/evaluate.py runs/scientific/X-RETR/seed-0 data/scientific --against popularity  # or another model
     accelerate launch --num_processes 4 scripts/evaluate.py runs/scientific/X-RETR/seed-0 data/scientific
 
 A model of texts alone ranks any domain embedded by its encoder: without fine-tuning that is zero-shot.
