@@ -5,6 +5,7 @@ A stage opens files and leaves files; nothing here keeps state between stages.
 
 import argparse
 import os
+import shlex
 import signal
 import sys
 import time
@@ -210,7 +211,7 @@ def _about_run(recipe: Recipe, accelerator: Accelerator) -> dict:
         "name": recipe.name,
         "recipe": recipe_as_run(recipe),
         "seed": recipe.run.seed,
-        "command": " ".join(sys.argv),
+        "command": shlex.join(sys.argv),
         "started": environment()["date"],
         "finished": None,
         "num_processes": accelerator.num_processes,

@@ -10,6 +10,7 @@ adds result rows. One process. An interrupted run goes on with --resume, from it
 import argparse
 import math
 import shutil
+import shlex
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
@@ -70,7 +71,7 @@ def main() -> None:
         "name": recipe.name,
         "recipe": recipe_as_run(recipe),
         "seed": recipe.run.seed,
-        "command": " ".join(sys.argv),
+        "command": shlex.join(sys.argv),
     }
     about |= {"started": environment()["date"], "finished": None, "device": str(accelerator.device), **environment()}
     folder.open(recipe, about, args.resume, args.overwrite)
