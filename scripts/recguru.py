@@ -9,8 +9,8 @@ adds result rows. One process. An interrupted run goes on with --resume, from it
 
 import argparse
 import math
-import shutil
 import shlex
+import shutil
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
