@@ -8,6 +8,7 @@ import os
 import shlex
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -81,9 +82,11 @@ def run(main: Callable[[], None], goes_on: str = "") -> None:
     """
 
     def stop(number, frame):
-        raise _Stopped
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one, to the group, would cut the unwinding short
+        raise KeyboardInterrupt("SIGTERM")
 
-    before = signal.signal(signal.SIGTERM, stop)
+    main_thread = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGTERM, stop) if main_thread else None
     try:
         main()
     except (RetrError, ValueError) as error:
@@ -100,17 +103,14 @@ def run(main: Callable[[], None], goes_on: str = "") -> None:
             print(f"[process {process}] error: {error}{where}", file=sys.stderr, flush=True)
         sys.exit(2)
     except KeyboardInterrupt as interrupt:
-        ended = isinstance(interrupt, _Stopped)
+        ended = bool(interrupt.args)  # Ctrl-C has none
         if os.environ.get("RANK", "0") == "0":
             told = "ended by SIGTERM" if ended else "interrupted"
             print(f"{told}; {goes_on}" if goes_on else told, file=sys.stderr, flush=True)
         sys.exit(143 if ended else 130)
     finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-class _Stopped(KeyboardInterrupt):
-    """SIGTERM, which unwinds as Ctrl-C does."""
+        if before is not None:
+            signal.signal(signal.SIGTERM, before)
 
 
 def open_recipe(args: argparse.Namespace, task: str) -> Recipe:

@@ -77,16 +77,15 @@ def main() -> None:
         ranks = ranks_of(model, domain, args.split, settings)
         about |= {"system": args.name} if args.name else {}
         rows = result_rows(ranks, domain, args.cutoffs, split=args.split, **about)
+        others = None if other is None else ranks_of(other, domain, args.split, settings)  # before a row is written
         if accelerator.is_main_process:
             print_metrics(f"{about['system']} on {domain.name}, {args.split}", rows)
-            if args.results:
-                append_rows(args.results, rows)
-        if other is not None:
-            others = ranks_of(other, domain, args.split, settings)
-            if accelerator.is_main_process:
+            if others is not None:
                 print_differences(
                     args.against, {row.protocol: ranks[row.protocol] for row in rows}, others, args.cutoffs
                 )
+            if args.results:
+                append_rows(args.results, rows)
     accelerator.end_training()
 
 

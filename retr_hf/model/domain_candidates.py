@@ -33,7 +33,7 @@ def softmax_within_domains(
     """
     starts = torch.searchsorted(item_ids, domain_offsets, right=True)  # [D + 1]: a domain's items lie side by side
     domain = torch.searchsorted(starts, targets, right=True) - 1
-    total = queries.new_zeros((), dtype=torch.promote_types(queries.dtype, torch.float32))
+    total = 0 * (queries.sum() + items.sum())  # in the graph also where this process has no target
     starts = starts.tolist()
     for number, (start, stop) in enumerate(zip(starts[:-1], starts[1:], strict=True)):
         (mine,) = (domain == number).nonzero(as_tuple=True)

@@ -162,7 +162,8 @@ class Recommender(PushToHubMixin):
 
     def _candidate_rows(self, candidates: Sequence[str]) -> np.ndarray:
         require_list(candidates, "candidates", "item ids")
-        rows = self.processor.catalog.index_of(list(candidates))
+        candidates = list(candidates)
+        rows = self.processor.catalog.index_of(candidates)
         if not len(rows) or (rows == 0).any():
             unknown = [item for item, row in zip(candidates, rows, strict=True) if not row]
             raise ValueError(f"candidates: expected ids of the catalogue, got {unknown[:3] or 'none'}")

@@ -112,8 +112,10 @@ def plot_pathway(
     axes = figure.subplots()
     image = axes.imshow(keep, cmap="Blues", vmin=0, vmax=1, aspect="auto")
     axes.set_xlim(-0.5, max(items, FEWEST_COLUMNS) - 0.5)
-    families = families_for([*titles, target or ""])
-    axes.set_xticks(np.arange(items), [_short(title, LONGEST_TITLE) for title in titles])
+    titles = [_short(title, LONGEST_TITLE) for title in titles]
+    heading = "Pathway" if target is None else _short(f"Pathway to {target}", int(width * LETTERS_AN_INCH))
+    families = families_for([*titles, heading])
+    axes.set_xticks(np.arange(items), titles)
     axes.set_yticks(np.arange(blocks), [f"block {block + 1}" for block in range(blocks)])
     for label in axes.get_xticklabels():
         label.set(rotation=60, rotation_mode="anchor", horizontalalignment="right", fontsize=8, family=families)
@@ -125,7 +127,6 @@ def plot_pathway(
     block, item = route.nonzero()
     axes.scatter(item, block, s=44, color="white", edgecolors="black", linewidths=1)  # seen on every blue
 
-    heading = "Pathway" if target is None else _short(f"Pathway to {target}", int(width * LETTERS_AN_INCH))
     older = f"the last {items} of {items + hidden} items, " if hidden else ""
     heading = f"{heading}\n{older}oldest first; dot: kept by the route"
     axes.set_title(heading, loc="left", fontsize=10, pad=8, family=families)

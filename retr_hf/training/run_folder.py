@@ -12,6 +12,7 @@ OUTPUT/
 import json
 import os
 import shutil
+from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 
 from ..errors import RecipeError
@@ -90,7 +91,7 @@ class RunFolder:
             old, new = before.get(key), after.get(key)
             if isinstance(old, dict) or isinstance(new, dict):
                 free = RESUMABLE.get(key, ())
-                old, new = old or {}, new or {}
+                old, new = _defaults(recipe, key) | (old or {}), new or {}  # a setting that is newer than the run
                 problems += [
                     f"{key}.{name}: the run has {old.get(name)!r}, now {new.get(name)!r}"
                     for name in sorted(old.keys() | new.keys())
@@ -140,6 +141,19 @@ class RunFolder:
             temporary = self.path / f".{file.name}.{os.getpid()}"
             shutil.copyfile(file, temporary)
             os.replace(temporary, self.path / file.name)
+
+
+def _defaults(recipe: Recipe, section: str) -> dict:
+    """The defaults of a section's settings; of the model section, whose recipe holds what is given, none."""
+    settings = recipe.sections.get(section)
+    if not is_dataclass(settings):
+        return {}
+    of = {field.name: field.default for field in fields(settings) if field.default is not MISSING}
+    return of | {
+        field.name: field.default_factory()
+        for field in fields(settings)
+        if field.name not in of and field.default_factory is not MISSING
+    }
 
 
 def replace_folder(temporary: Path, final: Path) -> None:

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from retr_hf.data import training_sequences
 from retr_hf.data.candidate_sampling import CandidateSampling
 from retr_hf.data.collators import PreTrainingCollator, TextTables
 from retr_hf.data.domain import Sequences
@@ -12,14 +13,14 @@ from retr_hf.data.training_sequences import TrainingSequences
 NUM_ITEMS = 30, 50
 
 
-def make(number, within=False, temperature=1.0, process=0, num_processes=1):
+def make(number, within=False, temperature=1.0, process=0, num_processes=1, window="random"):
     """Two domains: popular items and rare ones, histories of one item and of more than is read."""
     rng, domains = np.random.default_rng(0), []
     for items, histories in zip(NUM_ITEMS, (120, 60), strict=True):
         lengths, popularity = rng.integers(1, 14, histories), 0.9 ** np.arange(items)
         chosen = [1 + rng.choice(items, n, replace=False, p=popularity / popularity.sum()) for n in lengths]
         domains.append(Sequences(np.concatenate(chosen), np.concatenate([[0], np.cumsum(lengths)])))
-    sequences = TrainingSequences(domains, NUM_ITEMS, max_length=6, window="random")
+    sequences = TrainingSequences(domains, NUM_ITEMS, max_length=6, window=window)
     mixture = Mixture(sequences.domain_sizes, temperature, seed=1)
     sampling = CandidateSampling(sequences, mixture.quotas, 8, number) if number else None
     tables = TextTables([np.ones((items + 1, 2), np.float32) for items in NUM_ITEMS])
@@ -33,9 +34,10 @@ def batches_of(batches, epochs):
             yield arrays
 
 
-@pytest.mark.parametrize("temperature", [1.0, 3.0])
-def test_chances_are_how_often_items_are_there(temperature):
-    sampling, batches = make(10, temperature=temperature)
+@pytest.mark.parametrize(("temperature", "window"), [(1.0, "random"), (3.0, "random"), (1.0, "last")])
+def test_chances_are_how_often_items_are_there(temperature, window, monkeypatch):
+    monkeypatch.setattr(training_sequences, "_HISTORIES_AT_ONCE", 50)
+    sampling, batches = make(10, temperature=temperature, window=window)
     there, count = np.zeros(sum(NUM_ITEMS) + 1), 0
     for arrays in batches_of(batches, 150):
         there[arrays["table_item_ids"]] += 1

@@ -77,3 +77,29 @@ def test_they_belong_to_every_step():
     for name, given in (("table_log_chances", torch.zeros(3)), ("domain_offsets", torch.tensor([0, 2]))):
         with pytest.raises(ValueError, match="read with every_step=True"):
             model(**about, **{name: given})
+
+
+def test_the_loss_of_a_model_does_not_know_other_domains():
+    torch.manual_seed(0)
+    config = RetrConfig(
+        hidden_size=8, num_attention_heads=2, intermediate_size=8, text_size=4, num_experts=2, router="none",
+        text_scale=None, initializer_range=0.5,
+    )  # fmt: skip
+    model, texts = RetrForPreTraining(config).eval(), torch.randn(7, 4)
+    rows = torch.tensor([[1, 2]])  # items 1 .. 3 are of one domain, 4 .. 6 of the other
+    about = {"input_ids": rows, "labels": rows + 1, "table_item_ids": torch.arange(7)}
+
+    def loss(texts, **within):
+        with torch.no_grad():
+            return model(**about, text_embeddings=texts, **within).loss.item()
+
+    other, within = texts.clone(), {"domain_offsets": torch.tensor([0, 3, 6])}
+    other[5] += 1
+    assert loss(other, **within) == loss(texts, **within) < loss(texts) != loss(other)
+
+
+def test_without_targets_it_is_zero_and_has_a_gradient():
+    queries, items, *_ = draw()
+    loss = softmax_within_domains(queries[:0], items, IDS, torch.empty(0, dtype=torch.long), OFFSETS)
+    loss.backward()
+    assert loss.item() == 0 and not items.grad.any()

@@ -3,8 +3,10 @@
 import json
 import os
 import runpy
+import shutil
 import signal
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -180,6 +182,12 @@ def test_the_whole_journey(world, tmp_path, monkeypatch, capsys):
     script(monkeypatch, *camping, "runs/camping")
     told = capsys.readouterr().out
     assert "minus runs/camping" in told and told.count("HR@10 +0.0000 [+0.0000, +0.0000]") == 3
+    bare = tmp_path / "bare"
+    shutil.copytree(world / "camping", bare)
+    (bare / "item_embeddings.safetensors").unlink()
+    against = ["--baseline", "popularity", bare, "--against", "text-similarity", "--results", "none.jsonl"]
+    assert "no item embeddings" in fails(monkeypatch, capsys, "evaluate.py", *against)
+    assert not Path("none.jsonl").exists()  # what cannot be compared adds no rows
     script(monkeypatch, *camping, "popularity")
     told = capsys.readouterr().out.split("minus popularity")[1]
     gain = measured["full"]["HR@10"] - popularity(monkeypatch, world / "camping")["full"].metrics["HR@10"]
@@ -341,11 +349,21 @@ def test_every_domain_is_checked_before_the_first_is_trained(world, tmp_path, mo
 
 @pytest.mark.skipif(os.name != "posix", reason="signals are sent as on POSIX systems")
 def test_a_run_that_is_ended_says_how_it_goes_on(capsys):
+    with ThreadPoolExecutor() as threads:  # no place for a handler of signals
+        assert threads.submit(run, lambda: None).result() is None
+
+    def twice():
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        finally:
+            signal.raise_signal(signal.SIGTERM)  # as a group gets it: does not cut this short
+            print("tidied", file=sys.stderr)
+
     def interrupt():  # a worker of pytest-xdist ignores the signal itself
         raise KeyboardInterrupt
 
     before = signal.getsignal(signal.SIGTERM)
-    ends = (lambda: signal.raise_signal(signal.SIGTERM), 143, "ended by SIGTERM"), (interrupt, 130, "interrupted")
+    ends = (twice, 143, "tidied\nended by SIGTERM"), (interrupt, 130, "interrupted")
     for main, code, told in ends:
         with pytest.raises(SystemExit) as stopped:
             run(main, RESUMES)

@@ -94,6 +94,19 @@ def test_resume_tells_every_difference(run, recipe):
     assert about(run)["command"] == "the first", "nothing was touched"
 
 
+def test_a_run_from_before_a_setting_was_there_goes_on(run, recipe):
+    saved = run.path / RECIPE_FILE
+    text = saved.read_text(encoding="utf-8")
+    older = [line for line in text.splitlines() if "candidates:" not in line]
+    assert len(older) < len(text.splitlines())
+    saved.write_text("\n".join(older) + "\n", encoding="utf-8")
+    with pytest.raises(RecipeError) as told:
+        run.open(recipe("data.extra_candidates=9"), {"command": "the second"}, resume=True)
+    assert told.value.problems == ["data.extra_candidates: the run has 0, now 9"]
+    run.open(recipe(), {"command": "the second"}, resume=True)
+    assert [part["command"] for part in about(run)["resumed"]] == ["the second"]
+
+
 def test_what_does_not_change_the_result_may_differ(run, recipe):
     other = recipe("training.progress=false", "training.trackers=[tensorboard]", "description=once more", "results=r")
     run.open(other, {"command": "the second"}, resume=True)

@@ -271,7 +271,7 @@ def _timed(path: Path, frame: pl.DataFrame, times: TimeColumn, spool: Spool) -> 
 def _rated(path: Path, frame: pl.DataFrame, spool: Spool) -> pl.DataFrame:
     """``frame`` with its ratings as Float32, -inf where there is none or what is no number."""
     ratings = frame[RATING]
-    if not ratings.dtype.is_numeric():
+    if not (ratings.dtype.is_numeric() or ratings.dtype == pl.Boolean):
         ratings = ratings.cast(pl.String).str.strip_chars().replace("", None)
     numbers = ratings.cast(pl.Float32, strict=False)
     if (unread := numbers.is_null() & ratings.is_not_null()).any():
