@@ -130,7 +130,8 @@ class RetrForPreTraining(RetrHead):
     sequence-sequence (weight ``sequence_loss_weight``): the last state against that of an augmented view.
 
     NOTE: with ``every_step`` each step of a history has its own sequence-item term, and the candidates are all unique
-    items of the global batch, histories included; the authors use one target a row and the targets alone. The other
+    items of the global batch, histories included, or those of the target's own domain among them (``domain_offsets``),
+    weighted by their chance (``table_log_chances``); the authors use one target a row and the targets alone. The other
     items of a step's own history are no candidates (``own_items``), as they hardly ever are with the authors.
     """
 
@@ -211,12 +212,12 @@ class RetrForPreTraining(RetrHead):
         candidates = self.candidate_vectors(item_embeddings)
         if self.config.every_step:
             everyone, ids, row, log_chances = unique_across_processes(candidates, table_item_ids, table_log_chances)
-            places = (input_ids, labels, outputs.position_ids, places)
+            steps = (input_ids, labels, outputs.position_ids, places)
             terms = [] if added is None else [added]
             if not self.config.own_negatives:
-                terms = [hide_own_items(added, *places)]
+                terms = [hide_own_items(added, *steps)]
             if log_chances is not None and (self.config.own_negatives or added is not None):
-                terms.append(undo_chances(table_log_chances, *places))
+                terms.append(undo_chances(table_log_chances, *steps))
             added = None
             if terms:
                 rows, values = (torch.cat(parts, dim=1) for parts in zip(*terms, strict=True))

@@ -148,11 +148,10 @@ def _defaults(recipe: Recipe, section: str) -> dict:
     settings = recipe.sections.get(section)
     if not is_dataclass(settings):
         return {}
-    of = {field.name: field.default for field in fields(settings) if field.default is not MISSING}
-    return of | {
-        field.name: field.default_factory()
+    return {
+        field.name: field.default_factory() if field.default is MISSING else field.default
         for field in fields(settings)
-        if field.name not in of and field.default_factory is not MISSING
+        if MISSING is not field.default or MISSING is not field.default_factory
     }
 
 
