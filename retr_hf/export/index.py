@@ -4,6 +4,7 @@ Letters: I items, B queries, D width, k items asked for, n items of a history.
 """
 
 from math import sqrt
+from numbers import Integral
 from pathlib import Path
 
 import numpy as np
@@ -99,12 +100,14 @@ class ItemIndex:
                 -inf leaves it out.
 
         Raises:
-            DataError: k < 1, or queries of another width.
+            DataError: k is no whole number of at least 1, or queries of another width.
         """
         queries = np.ascontiguousarray(queries, dtype=np.float32)
-        if k < 1 or queries.ndim != 2 or queries.shape[1] != self.index.d:
-            raise DataError(f"k={k}, queries {list(queries.shape)}: expected k of at least 1 and [B, {self.index.d}]")
-        k = min(k, len(self))
+        if isinstance(k, bool) or not isinstance(k, Integral) or k < 1:
+            raise DataError(f"k={k!r}: expected a whole number, at least 1")
+        if queries.ndim != 2 or queries.shape[1] != self.index.d:
+            raise DataError(f"queries {list(queries.shape)}: expected [B, {self.index.d}]")
+        k = min(int(k), len(self))
         if rows is None or not rows.any():
             return self._nearest(queries, k)
         users, items, given = _each_once(rows, added)

@@ -17,6 +17,7 @@ import numpy as np
 from safetensors.numpy import load_file
 
 from ..errors import DataError
+from ..model.history_lists import require_list
 from ..model.item_catalog import ItemCatalog
 from .index import ItemIndex
 from .runners import SUFFIXES, open_program
@@ -75,7 +76,8 @@ class Retriever:
             exclude_seen: leave the items of the whole history out.
 
         Raises:
-            DataError: k < 1, a string in place of a history, one without any known item.
+            ValueError: k is no whole number of at least 1, what is no list in place of a history, one without any known
+                item.
         """
         whole = [self._known(history) for history in histories]
         if not whole:
@@ -94,11 +96,11 @@ class Retriever:
         ]
 
     def _known(self, history: Sequence[str]) -> np.ndarray:
-        if isinstance(history, str):
-            raise DataError(f"histories: expected a list of item ids each, got the string {history!r}")
-        rows = self.catalog.index_of(list(history))
+        require_list(history, "histories", "item ids each")
+        history = list(history)
+        rows = self.catalog.index_of(history)
         if not rows.any():
-            raise DataError(f"history: expected at least one item of the catalogue, none of {list(history)[:3]} is")
+            raise DataError(f"history: expected at least one item of the catalogue, none of {history[:3]} is")
         return rows[rows > 0]
 
 

@@ -8,8 +8,8 @@ Letters: U users, N items in the window, d width, L blocks, M rows of the item t
 """
 
 from collections.abc import Iterable, Sequence
-from numbers import Integral
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -75,11 +75,11 @@ class BehaviorCache:
 
         A head's ``query_vectors`` makes of them, and of ``recent``, what its ``encode_users`` returns.
         """
-        return self._states[self._numbers(users).to(self._states.device)]
+        return self._states[self.numbers(users).to(self._states.device)]
 
     def recent(self, users: Sequence[int] | torch.Tensor | None = None) -> torch.Tensor:
         """Windows of some users (None: all), newest item first: table rows int64 [k, n], 0 where there are no more."""
-        users = self._numbers(users)
+        users = self.numbers(users)
         lengths = self.lengths[users].unsqueeze(1)
         ages = torch.arange(int(lengths.max()))
         rows = self.rows[users].gather(1, (lengths - 1 - ages).clamp(min=0))
@@ -93,7 +93,7 @@ class BehaviorCache:
         Each a tuple over blocks, float32 [k, n], n the longest of these windows, padding 0; empty without a router. The
         last behaviour stands in column ``lengths - 1``.
         """
-        users = self._numbers(users)
+        users = self.numbers(users)
         count, device = self.lengths[users].unsqueeze(1), self._states.device
         valid = (torch.arange(int(count.max())) < count).to(device).float()
         users, n = users.to(device), valid.shape[1]
@@ -117,7 +117,7 @@ class BehaviorCache:
         Raises:
             ValueError: other shapes, padding on the left, rows that are not in the table, training mode.
         """
-        users, window = self._numbers(users, change=True), self.rows.shape[1]
+        users, window = self.numbers(users, change=True), self.rows.shape[1]
         shape = tuple(input_ids.shape)
         if shape != tuple(attention_mask.shape) or shape != (len(users), shape[-1]) or shape[-1] > window:
             raise ValueError(
@@ -147,7 +147,7 @@ class BehaviorCache:
         Raises:
             ValueError: other shapes, rows that are not in the table, training mode.
         """
-        users, rows = self._numbers(users, change=True), torch.as_tensor(input_ids, dtype=torch.long).cpu()
+        users, rows = self.numbers(users, change=True), torch.as_tensor(input_ids, dtype=torch.long).cpu()
         if rows.shape != users.shape:
             raise ValueError(f"input_ids {list(rows.shape)}: expected one item for each of {len(users)} users")
         self._check_rows(rows)
@@ -192,20 +192,19 @@ class BehaviorCache:
         device = self.item_embeddings.device
         return self.body.tokens(self.body.look_up(rows.to(device), self.item_embeddings), positions.to(device))
 
-    def _numbers(self, users, change: bool = False) -> torch.Tensor:
+    def numbers(self, users, change: bool = False) -> torch.Tensor:
         """User numbers int64 [k] on the CPU; for a ``change`` each once, and a body in evaluation mode."""
         if change and self.body.training:
             raise ValueError("the body is in training mode: call model.eval(), and start anew if it has learned")
         if users is None:
             return torch.arange(len(self.lengths))
-        expected = f"expected a list of numbers from 0 to {len(self.lengths) - 1}"
-        # torch would cut 1.5 to 1, and says of a string how many dimensions it has.
-        numbers = users if isinstance(users, Iterable) and not isinstance(users, torch.Tensor) else ()
-        if not all(isinstance(user, Integral) for user in numbers):
-            raise ValueError(f"users {users!r}: {expected}")
-        users = torch.as_tensor(users, dtype=torch.long).cpu()
-        if users.ndim != 1 or not len(users) or users.min() < 0 or users.max() >= len(self.lengths):
-            raise ValueError(f"users {users.tolist()}: {expected}")
+        # torch would cut 1.5 to 1 and takes True for 1; numpy knows both by their type.
+        given = list(users) if isinstance(users, Iterable) and not hasattr(users, "ndim") else users
+        found = np.asarray(given.cpu() if isinstance(given, torch.Tensor) else given)
+        whole = found.ndim == 1 and found.size and found.dtype.kind in "iu"
+        if not whole or found.min() < 0 or found.max() >= len(self.lengths):
+            raise ValueError(f"users {given!r}: expected a list of numbers from 0 to {len(self.lengths) - 1}")
+        users = torch.from_numpy(found.astype(np.int64))
         if change and len(users.unique()) != len(users):
             raise ValueError(f"users {users.tolist()}: expected each one once; call again for their next items")
         return users

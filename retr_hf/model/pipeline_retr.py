@@ -7,8 +7,8 @@ from itertools import islice
 from transformers import AutoModelForSequenceClassification
 from transformers.pipelines import PIPELINE_REGISTRY, Pipeline
 
+from .history_lists import is_single, require_list
 from .hub import TASK, installed
-from .processing_retr import is_single, require_list
 from .recommendation import Recommendation
 from .recommender import Recommender
 

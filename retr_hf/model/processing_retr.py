@@ -1,7 +1,7 @@
 """RetrProcessor: histories of raw item ids, or of texts never seen before -> the tensors a model reads, and back."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,6 +11,7 @@ from transformers import AutoConfig, AutoProcessor, BatchFeature
 from transformers.processing_utils import ProcessorMixin
 
 from .configuration_retr import RetrConfig
+from .history_lists import is_single, require_list
 from .hub import AUTO_MAP, HUB_ARGUMENTS, copy_code, installed, local_folder
 from .item_catalog import ItemCatalog, write_whole
 from .text_encoders import TextEncoder, encode_like, encoder_of
@@ -133,10 +134,11 @@ class RetrProcessor(ProcessorMixin):
             ValueError: no list of ids; unknown ids under ``"error"``.
         """
         require_list(history, "history", "item ids")
+        history = list(history)
         wrong = [item for item in history if not isinstance(item, str)]
         if wrong:
             raise ValueError(f"history: item ids are strings, got {type(wrong[0]).__name__} {wrong[0]!r}; use str(id)")
-        found = self.catalog.index_of(list(history))
+        found = self.catalog.index_of(history)
         if self.unknown_items == "error" and (found == 0).any():
             unknown = [item for item, index in zip(history, found, strict=True) if index == 0]
             raise ValueError(
@@ -174,8 +176,8 @@ class RetrProcessor(ProcessorMixin):
             return [self.indices(history) for history in histories], []
         found = [self.lookup(history) for history in histories]
         texts: dict[str, int] = {}  # text -> row
-        for history, rows in zip(histories, found, strict=True):
-            if not len(rows):
+        for history, rows in zip(map(list, histories), found, strict=True):
+            if not history:
                 raise ValueError("history: expected at least one item or text, got an empty list")
             for place in np.flatnonzero(rows == 0):
                 rows[place] = texts.setdefault(history[place], len(self.catalog) + 1 + len(texts))
@@ -275,25 +277,6 @@ def config_of(folder: str | Path) -> RetrConfig:
     """
     kind = RetrConfig.get_config_dict(folder)[0].get("model_type")
     return (RetrConfig if kind == RetrConfig.model_type else AutoConfig).from_pretrained(folder)
-
-
-def require_list(ids: Sequence, name: str, of: str) -> None:
-    """Raises ValueError for a string, which is a sequence too, and for what is none."""
-    if isinstance(ids, str) or not isinstance(ids, Iterable):
-        came = "the string" if isinstance(ids, str) else type(ids).__name__
-        raise ValueError(f"{name}: expected a list of {of}, got {came} {ids!r}")
-
-
-def is_single(histories: Sequence[str] | Sequence[Sequence[str]]) -> bool:
-    """Whether this is one history, and not a list of some; a string is one too, which ``lookup`` refuses.
-
-    Raises:
-        ValueError: it is neither.
-    """
-    if isinstance(histories, Mapping) or not hasattr(histories, "__getitem__"):
-        came = f"{type(histories).__name__} {histories!r}"
-        raise ValueError(f"history: expected a list of item ids, oldest first, or a list of such lists, got {came}")
-    return isinstance(histories, str) or not len(histories) or not isinstance(histories[0], (list, tuple))
 
 
 def longest_history(config: RetrConfig) -> int:

@@ -11,9 +11,10 @@ from transformers.utils import PushToHubMixin
 
 from .configuration_retr import RetrConfig
 from .folders import require_model
+from .history_lists import is_single, require_list
 from .hub import TASK, local_folder
 from .modeling_retr import RetrForSequentialRecommendation
-from .processing_retr import RetrProcessor, check_catalog, config_of, is_single, require_list
+from .processing_retr import RetrProcessor, check_catalog, config_of
 from .recommendation import Recommendation, recommendations
 from .session_retr import RecommenderSession
 from .text_whitening import text_table
@@ -161,7 +162,7 @@ class Recommender(PushToHubMixin):
         return answers[0] if single else answers
 
     def _candidate_rows(self, candidates: Sequence[str]) -> np.ndarray:
-        require_list(candidates, "candidates", "item ids")
+        require_list(candidates, "candidates", "item ids", ordered=False)
         candidates = list(candidates)
         rows = self.processor.catalog.index_of(candidates)
         if not len(rows) or (rows == 0).any():

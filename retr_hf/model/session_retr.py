@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from .behavior_cache import BehaviorCache
-from .processing_retr import require_list
+from .history_lists import require_list
 from .recommendation import Recommendation, recommendations
 
 if TYPE_CHECKING:
@@ -45,6 +45,9 @@ class RecommenderSession:
                 'Recommender.add_items, or use "skip" or "error"'
             )
         require_list(histories, "histories", "the histories of users, a list of item ids each")
+        histories = list(histories)
+        if not histories:
+            raise ValueError("histories: expected those of at least one user, got none; an empty one will do")
         for history in histories:
             require_list(history, "histories", "item ids for each user")
         found = self.processor.lookup([item for history in histories for item in history])
@@ -100,6 +103,7 @@ class RecommenderSession:
                 the catalogue yet.
         """
         self._follow_catalog()
+        users = None if users is None else self.cache.numbers(users).tolist()
         states = self.cache.states(users)
         histories = self.histories if users is None else [self.histories[user] for user in users]
         if not all(histories):

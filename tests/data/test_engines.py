@@ -148,6 +148,16 @@ def test_stored_files_that_do_not_fit(engine, tmp_path, rows, message):
         read_stored(str(tmp_path / "part-0.parquet"), engine)
 
 
+def test_stored_ratings_that_are_no_numbers(engine, tmp_path):
+    rows = {"user_id": ["u"] * 4, "item_id": list("abcd"), "rating": [5.0, float("nan"), None, 2.0]}
+    pl.DataFrame(rows).write_parquet(tmp_path / "part-0.parquet")
+    log = read_stored(str(tmp_path), engine)
+    assert rows_of(domain_by_engine(engine, log)) == [("u", list("abcd"))]
+    domain = domain_by_engine(engine, log, LogOptions(min_rating=3))
+    assert rows_of(domain) == [("u", ["a"])]
+    assert domain.dropped["interactions_without_a_rating"] == 2 and domain.dropped["interactions_rated_below_3"] == 1
+
+
 def test_stored_milliseconds_are_refused(engine, tmp_path):
     rows = {"user_id": ["u", None], "item_id": ["i", "i"], "timestamp": [1_577_877_988, 1_577_877_988_000]}
     pl.DataFrame(rows).write_parquet(tmp_path / "part-0.parquet")

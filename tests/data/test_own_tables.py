@@ -113,6 +113,21 @@ def test_an_open_quote_in_a_column_of_the_log_that_is_not_read(tmp_path, end):
         read(log, strict=True)
 
 
+@pytest.mark.parametrize(
+    ("text", "passes"),
+    [
+        ("user_id,note,item_id\n\nu,x,a\n\n\nv,y,b\n\n", 1),
+        ("user_id,note,item_id\r\n\r\nu,x,a\r\n\r\n", 1),
+        ('user_id,note,item_id\n\nu,"x\n\ny",a\n', 2),
+    ],
+)
+def test_blank_lines_cost_no_second_pass(tmp_path, monkeypatch, text, passes):
+    opened, plain = [], table_batches._open_csv
+    monkeypatch.setattr(table_batches, "_open_csv", lambda *args, **kw: opened.append(len(args)) or plain(*args, **kw))
+    assert rows(read(write(tmp_path / "log.csv", text), strict=True))[0] == ("u", ["a"])
+    assert opened.count(3) == passes  # those with columns; the others look at the header
+
+
 def test_an_open_quote_in_an_id_of_the_items(tmp_path):
     log = write(tmp_path / "log.csv", "user_id,item_id\nu,a\n")
     items = write(tmp_path / "items.csv", 'text,item_id\nA,a\nB,"b\nC,c\n')
@@ -234,6 +249,17 @@ def test_another_unit_that_makes_dates_is_named(tmp_path, unit, parts, told):
             read(tmp_path / name, timestamp_unit=unit)
         assert f"expected {unit} since 1970" in str(refused.value)
         assert str(refused.value).endswith(f"pass --timestamp-unit {told.split('; in ')[1].split()[0]}")
+
+
+@pytest.mark.parametrize("days", [[20200131, 19991231], [20200131.0, 20200201.0]])
+def test_dates_without_a_separator_are_no_seconds(tmp_path, days):
+    log = pl.DataFrame({"user_id": ["u", "u"], "item_id": ["a", "b"], "timestamp": days})
+    log.write_csv(tmp_path / "log.csv")
+    with pytest.raises(DataError, match="got .* to 20200.*, dates without a separator; write them so"):
+        read(tmp_path / "log.csv")
+    for numbers in ([5, 20200131], [20200131, 20200132]):  # counters
+        log.with_columns(timestamp=pl.Series(numbers)).write_csv(tmp_path / "log.csv")
+        assert rows(read(tmp_path / "log.csv"), "timestamps") == [("u", ["a", "b"], numbers)]
 
 
 def test_odd_times_stay_and_are_told(tmp_path):

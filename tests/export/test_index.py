@@ -114,7 +114,10 @@ def test_recall_by_hand():
         (lambda x: ItemIndex.build(x, "hnsw", 0), "effort 0"),
         (lambda x: ItemIndex.build(x[:0]), "at least one item"),
         (lambda x: ItemIndex.build(x * np.inf), "finite"),
-        (lambda x: ItemIndex.build(x).search(x[:2], 0), "k=0"),
+        *(
+            (lambda x, k=k: ItemIndex.build(x).search(x[:2], k), f"k={k!r}: expected a whole number, at least 1")
+            for k in (0, "3", 2.0, None, True)
+        ),
         (lambda x: ItemIndex.build(x).search(x[:2, :3], 1), r"\[B, 8\]"),
     ],
 )

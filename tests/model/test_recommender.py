@@ -1,6 +1,7 @@
 """The recommender: best items first, seen ones left out, and the pathway behind them."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -123,6 +124,19 @@ def test_a_batch_equals_its_histories_one_by_one():
         assert [step.on_pathway for step in whole.pathway] == [step.on_pathway for step in alone.pathway]
 
 
+def test_histories_may_come_as_arrays_and_series():
+    recommender = Recommender(model(), RetrProcessor(catalogue(), 4))
+    one, both = recommender.recommend(IDS[:2], k=3), recommender.recommend([IDS[:2], IDS[3:6]], k=3)
+    late = pd.Series(IDS[:2], index=[7, 5])  # its label 0 is not its first item
+    assert recommender.recommend(late, k=3) == recommender.recommend(np.array(IDS[:2]), k=3) == one
+    assert recommender.recommend([late, np.array(IDS[3:6])], k=3) == both
+    assert recommender.recommend(pd.Series([IDS[:2], IDS[3:6]], index=[4, 3]), k=3) == both
+    assert_same_answers(recommender.session(map(np.array, [IDS[:2], IDS[3:6]])).recommend(k=3), both)
+    assert recommender.recommend(IDS[:2], k=3, candidates={IDS[5]}).items[0].item_id == IDS[5]
+    texts = Recommender(model(), RetrProcessor(catalogue(), 4, unknown_items="text"))
+    assert texts.recommend([late, np.array(IDS[3:6])], k=3) == both
+
+
 def test_another_catalogue_is_zero_shot(tmp_path):
     model().save_pretrained(tmp_path / "model")
     catalogue().save_pretrained(tmp_path / "model")
@@ -139,7 +153,7 @@ def test_wrong_questions():
         with pytest.raises(ValueError, match=f"k={k!r}: expected a whole number, at least 1"):
             recommender.recommend(IDS[:2], k=k)
     assert len(recommender.recommend(IDS[:2], k=np.int64(3)).items) == 3
-    for history in (None, 5, {"a": 1}):
+    for history in (None, 5, {"a": 1}, {IDS[0], IDS[1]}, iter(IDS)):
         with pytest.raises(ValueError, match=f"or a list of such lists, got {type(history).__name__}"):
             recommender.recommend(history)
     for candidates, told in ((IDS[5], "the string 'item-5'"), (5, "int 5")):
@@ -227,7 +241,7 @@ def test_wrong_sessions():
         recommender.session(IDS[1:3])
     with pytest.raises(ValueError, match="1 of 3 items are not in the catalogue"):
         recommender.session([IDS[:2], ["unknown"]])
-    with pytest.raises(ValueError, match="users=0"):
+    with pytest.raises(ValueError, match="expected those of at least one user, got none"):
         recommender.session([])
     for histories, came in ((None, "NoneType None"), ([IDS[:2], None], "NoneType None"), ("item-1", "the string")):
         with pytest.raises(ValueError, match=f"histories: expected a list of .* got {came}"):
@@ -246,4 +260,9 @@ def test_wrong_sessions():
     for question, told in (({"users": [2]}, "numbers from 0 to 1"), ({"k": 0, "users": [0]}, "k=0")):
         with pytest.raises(ValueError, match=told):
             session.recommend(**question)
+    for users in (0, [], [0.0], [True], ["0"], [[0]], torch.tensor([0.0]), np.array([], int), pd.Series([0.5])):
+        with pytest.raises(ValueError, match="expected a list of numbers from 0 to 1"):
+            session.recommend(users=users)
+    for users in (iter([0]), range(1), torch.tensor([0]), np.array([0], np.uint8), pd.Series([0], index=[3])):
+        assert session.recommend(users=users, k=1) == session.recommend(users=[0], k=1)
     assert session.histories == [[1, 2], []] and session.cache.lengths.tolist() == [2, 0]

@@ -114,9 +114,14 @@ def test_serving_loads_neither_torch_nor_transformers(served):
 
 def test_mistakes_of_a_caller_are_told(served, tmp_path):
     retriever = Retriever(served)
-    for histories, told in (([["nothing"]], "none of"), ("item-1", "got the string"), ([[]], "at least one item")):
-        with pytest.raises(DataError, match=told):
+    for histories, told in (
+        ([["nothing"]], "none of"), ("item-1", "got the string"), ([[]], "at least one item"), ([5], "got int 5")
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match=told):
             retriever.recommend(histories)
+    with pytest.raises(DataError, match="k='3': expected a whole number"):
+        retriever.recommend([["item-1"]], k="3")
+    assert retriever.recommend([iter(["item-1"])], k=2) == retriever.recommend([["item-1"]], k=2)
     assert retriever.recommend([]) == []
     with pytest.raises(DataError, match="expected one of its programs, onnx, got 'torch'"):
         Retriever(served, program="torch")

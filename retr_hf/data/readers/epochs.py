@@ -25,7 +25,8 @@ class TimeColumn:
     def __init__(self, path: Path, unit: str):
         self._path, self._unit = path, unit
         self._read, self._unread, self._first_unread = 0, 0, ""
-        self._largest = self._too_large = -math.inf  # numbers as they stand in the file: read, and beyond all dates
+        # Numbers as they stand in the file: those read, and one beyond all dates.
+        self._smallest, self._largest, self._too_large = math.inf, -math.inf, -math.inf
 
     def seconds(self, times: pl.Series) -> tuple[pl.Series, pl.Series]:
         """The times of one batch; sub-second order is lost only between equal seconds, where file order decides.
@@ -66,7 +67,7 @@ class TimeColumn:
 
         Raises:
             DataError: more times cannot be read than can; numbers that all lie before 1990 and would not in another
-                unit.
+                unit, or are dates written without a separator, 20200131.
         """
         if self._unread > max(self._read, enough):
             self._check_unit(self._too_large, f"{self._unread:,} cannot be read, {self._read:,} can")
@@ -75,6 +76,8 @@ class TimeColumn:
             )
         if not enough and self._largest / UNITS[self._unit] < EARLIEST:
             self._check_unit(self._largest, "and none is later")
+            if _digits_of_a_date(self._smallest) and _digits_of_a_date(self._largest):
+                raise self._no_times(f"{self._smallest:.0f} to {self._largest:.0f}, dates without a separator")
 
     def _of_numbers(self, times: pl.Series) -> pl.Series:
         """Seconds; null where there is no number, an infinite one, or one beyond all dates."""
@@ -84,6 +87,7 @@ class TimeColumn:
             made = made.set(late, None)
         if (at := made.arg_max()) is not None:
             self._largest = max(self._largest, float(times[at]))
+            self._smallest = min(self._smallest, float(times[made.arg_min()]))
         return made
 
     def _check_unit(self, number: float, others: str) -> None:
@@ -143,6 +147,15 @@ def _of_dates(times: pl.Series) -> pl.Series:
         if made.null_count():
             made = made.fill_null(text.str.to_datetime(form, time_unit="us", strict=False).dt.epoch("s"))
     return made
+
+
+def _digits_of_a_date(number: float) -> bool:
+    """Whether a number reads YYYYMMDD, a day between 1990 and 2099."""
+    try:
+        day = datetime.strptime(f"{number:.0f}", "%Y%m%d").replace(tzinfo=UTC)
+    except ValueError:
+        return False
+    return len(f"{number:.0f}") == 8 and EARLIEST <= day.timestamp() < LATEST
 
 
 def _date(second: float) -> str:

@@ -54,6 +54,8 @@ def read_stored(
     events = _numbered(engine, stored).select(
         ROW, *(nw.col(theirs).cast(_TYPES[ours]).alias(ours) for ours, theirs in wanted.items())
     )
+    if RATING in wanted:  # NaN, which is more than every number, as no rating
+        events = events.with_columns(nw.when(~nw.col(RATING).is_nan()).then(nw.col(RATING)).alias(RATING))
     dropped = {}
     rows = _count(events)
     for name in wanted:

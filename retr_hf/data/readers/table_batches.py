@@ -2,8 +2,8 @@
 
 csv and tsv, which must be UTF-8, are read by pyarrow: fields in double quotes (csv) may hold line ends, every field is
 text, and a record with too few or too many fields is dirt. Numbers of dirty records count records, the header being the
-first; in jsonl they count lines. A csv with more lines than records is read once more, all its columns: a quote that is
-never closed takes the records after it into its text, be that one that nobody asked for.
+first; in jsonl they count lines. A csv with more lines than records, blank ones apart, is read once more, all its
+columns: a quote that is never closed takes the records after it into its text, be that one that nobody asked for.
 """
 
 import json
@@ -174,7 +174,7 @@ def _csv_batches(path: Path, columns: list[str], spool: Spool) -> Iterator[pl.Da
             f"{path}: expected records of one number of fields, but {dirty:,} have another, and only {clean:,} that of "
             f"the header; the first is {spool.dirt.samples[kind]}; is the separator that of the file's ending?"
         )
-    if text.line_ends > 1 + clean + dirty and _kind(path) == ".csv":
+    if text.line_ends - text.blank_lines > 1 + clean + dirty and _kind(path) == ".csv":
         for batch in _open_csv(path, _utf8(path), list(columns_of(path)), invalid_row_handler=_skip):
             note_whole_records(path, pl.DataFrame(pl.from_arrow(batch)), spool.dirt)
 

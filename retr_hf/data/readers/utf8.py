@@ -1,11 +1,14 @@
 """Bytes that must be UTF-8, looked at on their way to pyarrow, which tells of others late or past any `except`."""
 
 import codecs
+import re
 from pathlib import Path
 from typing import BinaryIO
 
 from ...errors import DataError
 from .dirt import shown
+
+_BEFORE_A_BLANK_LINE = re.compile(rb"\n(?=\r?\n)")
 
 
 class Utf8:
@@ -17,12 +20,13 @@ class Utf8:
 
     Attributes:
         line_ends: that have been read.
+        blank_lines: that have been read, but for those that begin a chunk.
     """
 
     closed = False
 
     def __init__(self, path: Path, stream: BinaryIO):
-        self._path, self._stream, self.line_ends = path, stream, 0
+        self._path, self._stream, self.line_ends, self.blank_lines = path, stream, 0, 0
         self._decoder = codecs.getincrementaldecoder("utf-8")()
 
     def readable(self) -> bool:
@@ -41,6 +45,7 @@ class Utf8:
         except UnicodeDecodeError as error:
             raise self._refusal(error.object, error.start) from None
         self.line_ends += chunk.count(b"\n")
+        self.blank_lines += len(_BEFORE_A_BLANK_LINE.findall(chunk))
         return chunk
 
     def close(self) -> None:
