@@ -11,67 +11,37 @@ skipped, what was interrupted goes on, what failed leaves its log and does not s
 runs what is left. Exit code 1 if a run failed.
 """
 
-import argparse
 import os
-import shlex
-import signal
 import sys
 from pathlib import Path
 
 from retr_hf.cost import with_costs
 from retr_hf.errors import DataError
-from retr_hf.grid import TABLE_FILE, GridSettings, Plan
-from retr_hf.job_queue import JobQueue
+from retr_hf.jobs.grid import TABLE_FILE, GridSettings, Plan
+from retr_hf.jobs.queue import JobQueue
+from retr_hf.jobs.script import job_parser, work_off
+from retr_hf.model.item_catalog import write_whole
 from retr_hf.report.domain_tables import domain_tables
 from retr_hf.report.paired import paired_differences, paired_tables
 from retr_hf.report.plots import plot_differences
 from retr_hf.report.results import read_rows
 from retr_hf.stage import run
-from retr_hf.training.folder_lock import hold
-from retr_hf.training.recipe import describe_schema, load_recipe
+from retr_hf.training.recipe import load_recipe
 
 SCHEMA = {"": GridSettings}
 FIGURE_METRIC = "NDCG@10"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="keys of a grid:\n" + describe_schema(SCHEMA).replace("%", "%%"),
-    )
-    parser.add_argument("grid", help="a YAML file of recipes/grids/")
-    parser.add_argument("overrides", nargs="*", help="key=value, in YAML; wins over the grid file")
-    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="processes at a time (default 1)")
-    parser.add_argument("--dry-run", action="store_true", help="print the commands that are left to run, run nothing")
+    parser = job_parser(__doc__, SCHEMA, "grid")
     parser.add_argument("--figure", type=Path, metavar="FILE.png", help="draw the paired differences of NDCG@10")
     args = parser.parse_intermixed_args()
-    if args.jobs < 1:
-        parser.error(f"--jobs: expected at least 1, came {args.jobs}")
-
     grid = load_recipe(args.grid, args.overrides, SCHEMA).run
     plan = Plan(grid, scripts=os.path.relpath(Path(__file__).parent))
     for sentence in plan.left_out:
         print(f"left out: {sentence}")
     queue = JobQueue(plan.jobs, plan.output / "logs", args.jobs, tell=lambda line: print(line, flush=True))
-    if args.dry_run:
-        for job in queue.waiting:
-            print("python", shlex.join(job.command()))
-        return
-
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    interrupted = False
-    try:
-        with hold(plan.output):
-            queue.run()
-    except KeyboardInterrupt:
-        interrupted = True
-    write_table(plan, grid, queue, args.figure)
-    for name, reason in queue.failed.items():
-        print(f"failed: {name}: {reason}", file=sys.stderr)
-    if interrupted:
-        print("interrupted; the same command goes on", file=sys.stderr)
-    sys.exit(130 if interrupted else 1 if queue.failed else 0)
+    sys.exit(work_off(queue, plan.output, lambda: write_table(plan, grid, queue, args.figure), args.dry_run))
 
 
 def write_table(plan: Plan, grid: GridSettings, queue: JobQueue, figure: Path | None) -> None:
@@ -96,9 +66,7 @@ def write_table(plan: Plan, grid: GridSettings, queue: JobQueue, figure: Path | 
         tables = domain_tables(with_costs(rows), plan.systems, "matching" if grid.variants else "all")
     text = "\n\n".join([*filter(None, about), tables])
     path = plan.output / TABLE_FILE
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
+    write_whole(path, lambda partial: partial.write_text(text, encoding="utf-8"))
     print(f"wrote {path}, {len(rows)} results")
     if figure is not None:
         try:

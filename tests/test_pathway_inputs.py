@@ -12,7 +12,7 @@ from retr_hf.data.domain import load_domain
 from retr_hf.data.prepare import write_domain
 from retr_hf.data.synthetic import cycle_world, synthetic_world
 from retr_hf.errors import DataError
-from retr_hf.grid import GridSettings, Plan
+from retr_hf.jobs.grid import GridSettings, Plan
 from retr_hf.model.configuration_retr import RetrConfig
 from retr_hf.model.modeling_retr import RetrForSequentialRecommendation
 from retr_hf.pathway_inputs import INPUTS, write_pathway_inputs

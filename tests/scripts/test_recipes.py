@@ -11,7 +11,8 @@ from retr_hf.data.prepare import write_domain
 from retr_hf.data.synthetic import cycle_world
 from retr_hf.data.text_embeddings import embed_catalog
 from retr_hf.errors import RecipeError
-from retr_hf.grid import GridSettings, Plan
+from retr_hf.jobs.grid import GridSettings, Plan
+from retr_hf.jobs.search import SearchSettings
 from retr_hf.model_section import model_config
 from retr_hf.report.published import published_numbers
 from retr_hf.report.results import read_rows
@@ -25,6 +26,7 @@ ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "recipes"
 SYSTEMS = sorted((FOLDER / "systems").glob("*.yaml"))
 GRIDS = sorted((FOLDER / "grids").glob("*.yaml"))
+SEARCHES = sorted((FOLDER / "searches").glob("*.yaml"))
 INTRA_SYSTEMS = sorted((FOLDER / "intra" / "systems").glob("*.yaml"))
 S3REC = sorted((FOLDER / "s3rec").glob("*.yaml"))
 STAGES = ("pretrain", "finetune", "synthetic", "intra")
@@ -88,6 +90,19 @@ def test_every_grid_is_well_formed(path, monkeypatch):
     monkeypatch.chdir(ROOT)  # what it names is there
     assert load_recipe(path, [], {"": GridSettings}).run.description
     assert f"scripts/grid.py {path.relative_to(ROOT)}" in opening(path)
+
+
+@pytest.mark.parametrize("path", SEARCHES, ids=stem)
+def test_every_search_is_well_formed(path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    assert load_recipe(path, [], {"": SearchSettings}).run.description
+    assert f"scripts/search.py {path.relative_to(ROOT)}" in opening(path)
+
+
+def test_the_intra_domain_search_has_the_budget_of_its_grid():
+    grid = load_recipe(FOLDER / "grids" / "intra_small.yaml", [], {"": GridSettings}, check_paths=False).run
+    search = load_recipe(FOLDER / "searches" / "intra.yaml", [], {"": SearchSettings}, check_paths=False).run
+    assert search.systems == grid.systems and search.overrides == grid.finetune_overrides
 
 
 @pytest.mark.parametrize("system", SYSTEMS, ids=stem)

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from retr_hf import job_queue
 from retr_hf.errors import DataError
-from retr_hf.job_queue import JobQueue
+from retr_hf.jobs import queue as job_queue
+from retr_hf.jobs.queue import JobQueue
 
 
 @dataclass

@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from .report.results import ResultRow, read_rows
-from .training.recipe import Recipe
-from .training.run_folder import RUN_FILE, RunFolder
+from ..report.results import ResultRow, read_rows
+from ..training.recipe import Recipe
+from ..training.run_folder import RUN_FILE, RunFolder
 
 
 @dataclass(frozen=True)
 class TrainingJob:
-    """A run of a training script; see ``job_queue.Job``.
+    """A run of a training script; see ``queue.Job``.
 
     words: the command without --resume or --overwrite. start: the run whose model it begins with.
     """
@@ -56,7 +56,7 @@ class TrainingJob:
 
 @dataclass(frozen=True)
 class EvaluationJob:
-    """A run of scripts/evaluate.py; see ``job_queue.Job``. ``start`` is the run whose model is evaluated, if any."""
+    """A run of scripts/evaluate.py; see ``queue.Job``. ``start`` is the run whose model is evaluated, if any."""
 
     name: str
     kind: str

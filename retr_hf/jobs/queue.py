@@ -16,7 +16,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Protocol
 
-from .errors import RetrError
+from ..errors import RetrError
 
 PAUSE = 0.1  # seconds between two looks at the running processes
 

@@ -17,18 +17,18 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
-from .data.domain import PreparedDomain, load_domain
-from .errors import RecipeError
+from ..data.domain import PreparedDomain, load_domain
+from ..errors import RecipeError
+from ..model_section import model_config
+from ..s3rec_pretraining import S3REC_SCHEMA
+from ..stage import SCHEMA
+from ..training.fields import setting
+from ..training.recipe import Recipe, load_recipe
+from ..training.run_folder import RunFolder
+from ..training.settings import VALIDATORS
+from ..training.settings_s3rec import S3REC_VALIDATORS
+from ..training.strict_yaml import inline
 from .grid_jobs import EvaluationJob, TrainingJob
-from .model_section import model_config
-from .s3rec_pretraining import S3REC_SCHEMA
-from .stage import SCHEMA
-from .training.fields import setting
-from .training.recipe import Recipe, load_recipe
-from .training.run_folder import RunFolder
-from .training.settings import VALIDATORS
-from .training.settings_s3rec import S3REC_VALIDATORS
-from .training.strict_yaml import inline
 
 ROWS_FILE, TABLE_FILE = "rows.jsonl", "table.md"
 

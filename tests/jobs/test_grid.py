@@ -1,50 +1,20 @@
 """The grid: what is planned, that a pre-trained run and its twin are one model, and a whole one in this process."""
 
 import json
-import runpy
-import sys
 from pathlib import Path
 
 import pytest
 import yaml
 
-from retr_hf.data.prepare import write_domain
-from retr_hf.data.synthetic import cycle_world, write_world
-from retr_hf.data.text_embeddings import embed_catalog
 from retr_hf.errors import RecipeError
-from retr_hf.grid import GridSettings, Plan
-from retr_hf.job_queue import JobQueue
+from retr_hf.jobs.grid import GridSettings, Plan
+from retr_hf.jobs.queue import JobQueue
 from retr_hf.model.configuration_retr import RetrConfig
 from retr_hf.report.results import read_rows
 from retr_hf.stage import recipe_as_run
 from retr_hf.training.run_folder import RUN_FILE
 
-ROOT = Path(__file__).resolve().parents[1]
-PRETRAIN = {
-    "name": "base", "task": "pretrain", "output": "unused", "data": {"domains": ["data/music"], "max_length": 8},
-    "model": {"hidden_size": 16, "intermediate_size": 16, "num_attention_heads": 2, "num_experts": 2, 
-              "router": "pathway", "hidden_dropout": 0.1},
-    "training": {"max_steps": 2, "batch_size": 32},
-    "evaluation": {"cutoffs": [10]},
-}  # fmt: skip
-FINETUNE = {
-    "name": "base", "task": "finetune", "output": "unused/{domain}", "init": "nowhere",
-    "data": {"domains": ["data/camping", "data/cycle"], "max_length": 8}, "model": {"hidden_dropout": 0.2},
-    "training": {"max_steps": 2, "batch_size": 32, "freeze": "backbone"}, "evaluation": {"cutoffs": [10]},
-}  # fmt: skip
-ON_TARGET = {
-    "name": "S3", "task": "s3rec", "output": "unused",
-    "data": {"domain": "data/cycle", "attributes": None, "max_length": 8},
-    "model": {"hidden_size": 16, "intermediate_size": 16, "num_attention_heads": 2},
-    "training": {"max_steps": 2, "batch_size": 32},
-}  # fmt: skip
-SYSTEMS = {
-    "plain": {"name": "Plain", "model": {"router": "none"}},
-    "routed": {"name": "Routed", "model": {"router": "pathway"}},
-    "timed": {"name": "Timed", "model": {"attention": "modulating"}},
-    "ids": {"name": "Ids", "model": {"item_features": "id"}},
-    "s3": {"name": "S3", "model": {"item_features": "id", "score": "dot", "router": "none", "objective": "bce"}},
-}
+ROOT = Path(__file__).resolve().parents[2]
 GRID = {
     "pretrain": "pretrain.yaml",
     "finetune": ["finetune.yaml"],
@@ -53,34 +23,6 @@ GRID = {
     "seeds": [0, 1],
     "output": "runs/grid",
 }
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory):
-    """Recipes, systems and three domains; cycle has no text vectors."""
-    folder = tmp_path_factory.mktemp("world")
-    sizes = {"source_users": 40, "source_items": 60, "target_users": 30, "target_items": 60}
-    for domain in write_world(folder / "data", **sizes):
-        embed_catalog(domain, "hashing:16", progress=False)
-    write_domain(cycle_world(num_items=12, num_users=20, length=6).to_raw({}), folder / "data" / "cycle", k_core=0)
-    for name, content in {
-        "pretrain": PRETRAIN,
-        "finetune": FINETUNE,
-        "on_cycle": ON_TARGET,
-        "grid": GRID,
-        **SYSTEMS,
-    }.items():
-        (folder / f"{name}.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
-    return folder
-
-
-@pytest.fixture
-def here(world, tmp_path, monkeypatch):
-    """A folder of one's own with the world in it."""
-    for path in world.iterdir():
-        (tmp_path / path.name).symlink_to(path)
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 def plan(**change):
@@ -185,35 +127,12 @@ def test_a_system_pretrained_on_each_target_itself(here):
         GridSettings(**GRID | S3 | {"pretrain_on_target": [["s3.yaml"]]})
 
 
-def in_process(monkeypatch):
-    """What starts a command in this process, as a process that has ended."""
-
-    class Ended:
-        returncode = 0
-
-        def poll(self):
-            return self.returncode
-
-    def start(command, log, threads):
-        monkeypatch.setattr(sys, "argv", [str(word) for word in command])
-        process = Ended()
-        log.parent.mkdir(parents=True, exist_ok=True)
-        log.touch()
-        try:
-            runpy.run_path(command[0], run_name="__main__")
-        except SystemExit as stopped:
-            process.returncode = stopped.code or 0
-        return process
-
-    return start
-
-
-def test_a_whole_grid(here, monkeypatch, capsys):
+def test_a_whole_grid(here, in_process, capsys):
     change = {"systems": ["plain.yaml"], "seeds": [0], "finetune_overrides": ["data.domains=[data/camping]"]}
 
     def run():
         it = plan(**change)
-        queue = JobQueue(it.jobs, it.output / "logs", start=in_process(monkeypatch), tell=lambda line: None)
+        queue = JobQueue(it.jobs, it.output / "logs", start=in_process, tell=lambda line: None)
         left = [job.name for job in queue.waiting]
         queue.run()
         assert not queue.failed
@@ -247,13 +166,10 @@ def test_a_whole_grid(here, monkeypatch, capsys):
     assert "cannot be resumed with another recipe" in queue.failed["pretrain/plain"]
 
 
-def test_a_pretraining_on_the_target_is_run_and_its_model_goes_on(here, monkeypatch, capsys):
+def test_a_pretraining_on_the_target_is_run_and_its_model_goes_on(here, script):
     Path("s3_grid.yaml").write_text(yaml.safe_dump(GRID | S3))
-    monkeypatch.setattr("retr_hf.job_queue.start_process", in_process(monkeypatch))
-    monkeypatch.setattr(sys, "argv", ["grid.py", "s3_grid.yaml"])
-    with pytest.raises(SystemExit) as stopped:
-        runpy.run_path(str(ROOT / "scripts" / "grid.py"), run_name="__main__")
-    assert stopped.value.code == 0, capsys.readouterr()
+    code, told = script("grid.py", "s3_grid.yaml")
+    assert code == 0, told
     rows = read_rows("runs/grid/rows.jsonl")
     assert {(row.system, *row.sources) for row in rows} == {("S3", "cycle"), ("S3 routed", "cycle")}
     assert {row.settings["router"] for row in rows if row.system == "S3 routed"} == {"pathway"}
@@ -263,38 +179,32 @@ def test_a_pretraining_on_the_target_is_run_and_its_model_goes_on(here, monkeypa
     assert "S3 on camping: no recipe" in table and "\n| S3 routed | " in table
 
 
-def test_the_script_prints_what_is_left_and_writes_the_table(here, monkeypatch, capsys):
-    def script(*arguments):
-        monkeypatch.setattr(sys, "argv", ["grid.py", *arguments])
-        with pytest.raises(SystemExit) as stopped:
-            runpy.run_path(str(ROOT / "scripts" / "grid.py"), run_name="__main__")
-            raise SystemExit(0)
-        return stopped.value.code, capsys.readouterr()
-
+def test_the_script_prints_what_is_left_and_writes_the_table(here, script):
+    Path("grid.yaml").write_text(yaml.safe_dump(GRID))
     only = ["systems=[plain.yaml]", "scratch_only=[]", "seeds=[0]"]
-    code, told = script("grid.yaml", *only, "--dry-run")
+    code, told = script("grid.py", "grid.yaml", *only, "--dry-run")
     commands = [line for line in told.out.splitlines() if line.startswith("python ")]
     assert code == 0 and len(commands) == 7 and "'data.domains=[data/camping]'" in told.out
     assert "left out: text-similarity on cycle" in told.out and not Path("runs").exists()
-    code, told = script("grid.yaml", "sytems=[plain.yaml]")
+    code, told = script("grid.py", "grid.yaml", "sytems=[plain.yaml]")
     assert code == 2 and "did you mean systems?" in told.err
 
-    monkeypatch.setattr("retr_hf.job_queue.start_process", in_process(monkeypatch))
     overrides = [*only, "finetune_overrides=['data.domains=[data/camping]']", "baselines=[popularity]", "output=runs/x"]
+    plain = Path("plain.yaml").read_text()
     Path("plain.yaml").unlink()
-    Path("plain.yaml").write_text(yaml.safe_dump(SYSTEMS["plain"] | {"training": {"learning_rate": 1e30}}))
-    code, told = script("grid.yaml", *overrides)
+    Path("plain.yaml").write_text(plain + "training: {learning_rate: 1.0e+30}")
+    code, told = script("grid.py", "grid.yaml", *overrides)
     assert code == 1 and "FAILED" in told.out and "failed: " in told.err
     assert "popularity" in Path("runs/x/table.md").read_text()
-    Path("plain.yaml").write_text(yaml.safe_dump(SYSTEMS["plain"]))
-    code, told = script("grid.yaml", *overrides, "output=runs/y", "--figure", "d.png")
+    Path("plain.yaml").write_text(plain)
+    code, told = script("grid.py", "grid.yaml", *overrides, "output=runs/y", "--figure", "d.png")
     assert code == 0 and "[4/4]" not in told.err and Path("d.png").stat().st_size
     table = Path("runs/y/table.md").read_text()
     assert "SYNTHETIC" in table and "| Plain zero-shot" in table and "n=1)" in table
 
     # What another recipe left is told, and is no row of this one's table.
     longer = f"finetune_overrides={overrides[len(only)].partition('=')[2][:-1]}, training.epochs=9]"
-    code, told = script("grid.yaml", *overrides, longer, "output=runs/y")
+    code, told = script("grid.py", "grid.yaml", *overrides, longer, "output=runs/y")
     assert code == 1 and "another recipe" in told.err
     table = Path("runs/y/table.md").read_text()
     assert "| Plain zero-shot" in table and "(n=1)" not in table and "another recipe" in table
