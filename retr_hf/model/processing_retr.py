@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import torch
-from transformers import AutoConfig, AutoProcessor, BatchFeature
+from transformers import CONFIG_MAPPING, AutoConfig, AutoProcessor, BatchFeature
 from transformers.processing_utils import ProcessorMixin
 
 from .configuration_retr import RetrConfig
@@ -274,9 +274,19 @@ def config_of(folder: str | Path) -> RetrConfig:
 
     Another type than RETR's is a model of ours all the same, registered by the package; a copy of this code knows RETR
     alone, and transformers does not know that.
+
+    Raises:
+        ValueError: a type that is not registered (RecGURU's, which recommends in scripts/evaluate.py alone).
     """
     kind = RetrConfig.get_config_dict(folder)[0].get("model_type")
-    return (RetrConfig if kind == RetrConfig.model_type else AutoConfig).from_pretrained(folder)
+    if kind == RetrConfig.model_type:
+        return RetrConfig.from_pretrained(folder)
+    if kind not in CONFIG_MAPPING:
+        raise ValueError(
+            f"{folder}: model_type {kind!r}: expected {RetrConfig.model_type}, or a baseline of retr_hf with the "
+            "package imported; a RecGURU folder is opened by scripts/evaluate.py alone"
+        )
+    return AutoConfig.from_pretrained(folder)
 
 
 def longest_history(config: RetrConfig) -> int:

@@ -11,6 +11,7 @@ from retr_hf.baselines.recguru import RecGuru
 from retr_hf.data.domain import load_domain
 from retr_hf.data.prepare import write_domain
 from retr_hf.data.synthetic import cycle_world, write_world
+from retr_hf.model.recommender import open_model
 from retr_hf.report.results import read_rows
 from retr_hf.stage import ranks_of_split
 from retr_hf.training.recipe import load_recipe
@@ -67,6 +68,9 @@ def test_a_run_its_repeat_and_its_resumption(overrides, tmp_path, monkeypatch, c
     )
     runpy.run_path(str(ROOT / "scripts" / "evaluate.py"), run_name="__main__")
     assert {row.protocol: row.metrics["HR@10"] for row in read_rows("again.jsonl")} == pytest.approx(measured)
+
+    with pytest.raises(ValueError, match="'recguru': .* a RecGURU folder is opened by scripts/evaluate.py alone"):
+        open_model("runs/first")
 
     # Broken off in each phase, gone on with: the same weights, the same rows.
     from retr_hf.baselines import recguru_training
