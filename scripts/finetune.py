@@ -93,7 +93,7 @@ def finetune(recipe, domain: PreparedDomain, args) -> None:
     data, settings, evaluation = recipe["data"], recipe["training"], recipe["evaluation"]
     catalog = domain.catalog()
     set_seed(recipe.run.seed)
-    model, sources = build_model(recipe, catalog)
+    model, sources, carried = build_model(recipe, catalog)
     config = model.config
     text = text_table(config, catalog)
     if settings.freeze == "backbone":
@@ -145,6 +145,7 @@ def finetune(recipe, domain: PreparedDomain, args) -> None:
         seed=recipe.run.seed,
         evaluate=validate,
         constants=constants,
+        rate_of=lambda name: settings.pretrained_rate if name in carried else 1.0,
         resume=args.resume,
     )
 
@@ -238,8 +239,8 @@ def target_config(recipe, catalog: ItemCatalog) -> RetrConfig:
     return config
 
 
-def build_model(recipe, catalog: ItemCatalog) -> tuple[RetrHead, list[str]]:
-    """The recommendation head for a catalogue, and the domains its weights were trained on before.
+def build_model(recipe, catalog: ItemCatalog) -> tuple[RetrHead, list[str], set[str]]:
+    """The recommendation head for a catalogue, the domains its weights were trained on before, and their names.
 
     Raises:
         ValueError: see ``target_config``.
@@ -247,7 +248,7 @@ def build_model(recipe, catalog: ItemCatalog) -> tuple[RetrHead, list[str]]:
     """
     config = target_config(recipe, catalog)
     if recipe.run.init is None:
-        return AutoModelForSequenceClassification.from_config(config), []
+        return AutoModelForSequenceClassification.from_config(config), [], set()
     start = local_folder(recipe.run.init)
     transformers_logging.set_verbosity_error()  # its report of a new id table reads like a mistake; we check ourselves
     head = AutoModelForSequenceClassification
@@ -262,7 +263,8 @@ def build_model(recipe, catalog: ItemCatalog) -> tuple[RetrHead, list[str]]:
     if wrong:
         raise DataError(f"{start} is another architecture than the recipe's model section: {wrong[:5]}")
     model.cut_positions(recipe["data"].max_length)
-    return model, json.loads((start / RUN_FILE).read_text(encoding="utf-8"))["trained_on"]
+    sources = json.loads((start / RUN_FILE).read_text(encoding="utf-8"))["trained_on"]
+    return model, sources, {name for name, _ in model.named_parameters()} - set(loading["missing_keys"])
 
 
 def freeze_backbone(model) -> None:

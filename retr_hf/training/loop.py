@@ -57,6 +57,7 @@ def train(
     seed: int = 0,
     evaluate: Callable[[torch.nn.Module], dict[str, float]] | None = None,
     constants: dict[str, torch.Tensor] | None = None,
+    rate_of: Callable[[str], float] = lambda name: 1.0,
     resume: bool = False,
 ) -> Progress:
     """Trains ``model`` in place and leaves checkpoints in ``run``; the best one ends up in the model and the folder.
@@ -72,13 +73,22 @@ def train(
         evaluate: model -> metrics, run every ``settings.evaluate_every`` epochs on all processes; None keeps the last
             weights as the best.
         constants: tensors given to the model with every batch (the text table of a catalogue).
+        rate_of: name of a parameter -> its share of ``settings.learning_rate``.
         resume: go on from ``run.last`` where it exists.
 
     Raises:
         TrainingError: a loss that is not finite; the last good checkpoint stays.
     """
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True)
+    groups: dict[float, list[torch.nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            groups.setdefault(settings.learning_rate * rate_of(name), []).append(parameter)
+    optimizer = torch.optim.AdamW(
+        [{"params": group, "lr": rate} for rate, group in groups.items()],
+        lr=settings.learning_rate,
+        weight_decay=settings.weight_decay,
+        fused=True,
+    )
     total = settings.epochs * batches.steps_per_epoch
     if settings.max_steps is not None:
         total = min(total, settings.max_steps)
@@ -133,7 +143,7 @@ def train(
             "epoch": progress.epoch,
             "step": progress.step,
             "loss": float(np.mean(progress.losses)) if progress.losses else None,
-            "learning_rate": scheduler.get_last_lr()[0],
+            "learning_rate": max(scheduler.get_last_lr()),
         }
         progress.losses = []
         if evaluate is not None and (last or progress.epoch % settings.evaluate_every == 0):

@@ -98,6 +98,11 @@ class TrainingSettings:
     max_grad_norm: float | None = setting(None, help="gradients are clipped to this norm; null = not clipped", above=0)
     gradient_accumulation: int = setting(1, help="micro-batches that the batch of a step is cut into", min=1)
     freeze: Literal["none", "backbone"] = setting("none", help="what keeps its pre-trained weights")
+    pretrained_rate: float = setting(
+        1.0,
+        help="fine-tuning: learning rate of pre-trained weights as a share of learning_rate; ids learn at it whole",
+        above=0,
+    )
     patience: int = setting(10, help="evaluations without gain before stopping; 0 = never stop early", min=0)
     metric: str = setting("NDCG@10", help="validation metric that picks the checkpoint: HR@k, NDCG@k or MRR")
     evaluate_every: int = setting(1, help="epochs from one evaluation to the next", min=1)
@@ -154,7 +159,8 @@ def frozen_has_weights(recipe: Recipe) -> list[str]:
 
 UNREAD = {  # what a task does not read, and would otherwise stand in its recipe without effect
     "pretrain": (
-        *(("", "init"), ("", "results"), ("data", "train_users"), ("training", "freeze"), ("evaluation", "test")),
+        *(("", "init"), ("", "results"), ("data", "train_users"), ("evaluation", "test")),
+        *(("training", "freeze"), ("training", "pretrained_rate")),
     ),
     "finetune": (
         *(("data", "cap"), ("data", "temperature"), ("data", "views")),

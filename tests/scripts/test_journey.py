@@ -162,6 +162,13 @@ def test_the_whole_journey(world, tmp_path, monkeypatch, capsys):
     measured = {row.protocol: row.metrics for row in rows if row.domain == "camping"}
     assert {row.protocol: row.metrics for row in read_rows("again.jsonl")} == measured
 
+    # What was pre-trained may learn more slowly than what is new.
+    script(monkeypatch, "finetune.py", finetune, f"data.domains=[{world / 'camping'}]", "training.freeze=none",
+           "training.pretrained_rate=1e-6", "model.item_features=text+id", "output=runs/slow")  # fmt: skip
+    slow = load_file("runs/slow/model.safetensors")
+    assert all((slow[name] - before[name]).abs().max() < 1e-7 for name in before)
+    assert slow.keys() - before.keys() == {"model.embed_tokens.weight"}
+
     # A repository of the Hub, here its cache as huggingface_hub lays it out, is a start as good as the folder.
     repository, commit = tmp_path / "hub" / "models--me--tiny", "0" * 40
     (repository / "refs").mkdir(parents=True)

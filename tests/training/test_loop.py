@@ -70,7 +70,9 @@ def norm(model) -> dict[str, float]:
     return {"NDCG@10": sum(float(weight.detach().square().sum()) for weight in model.parameters())}
 
 
-def train(folder: Path, model=None, batches=None, evaluate=norm, resume=False, **settings) -> loop.Progress:
+def train(
+    folder: Path, model=None, batches=None, evaluate=norm, resume=False, rate_of=lambda name: 1.0, **settings
+) -> loop.Progress:
     """One run as a process of its own would do it."""
     AcceleratorState._reset_state(reset_partial_state=True)
     GradientState._reset_state()
@@ -83,6 +85,7 @@ def train(folder: Path, model=None, batches=None, evaluate=norm, resume=False, *
         Accelerator(cpu=True),
         seed=3,
         evaluate=evaluate,
+        rate_of=rate_of,
         resume=resume,
     )
 
@@ -103,6 +106,19 @@ def assert_equal_weights(model, other) -> None:
 
 def copy_of(model) -> dict[str, torch.Tensor]:
     return {name: weight.clone() for name, weight in model.state_dict().items()}
+
+
+def test_weights_learn_at_their_share_of_the_rate(tmp_path):
+    """The first step of Adam moves a weight by its rate, whatever the gradient, unless that is next to nothing."""
+    model = make_model()
+    before = copy_of(model)
+    slow = lambda name: 0.01 if ".layers." in name else 1.0  # noqa: E731
+    train(tmp_path, model, rate_of=slow, max_steps=1, scheduler="constant")
+    moved = {name: float((weight - before[name]).abs().max()) for name, weight in model.named_parameters()}
+    for share in (0.01, 1.0):
+        farthest = max(distance for name, distance in moved.items() if slow(name) == share)
+        assert farthest == pytest.approx(0.01 * share, rel=0.01)
+    assert log_of(tmp_path)[-1]["learning_rate"] == 0.01
 
 
 class Interrupted(Exception):
