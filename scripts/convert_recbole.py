@@ -22,9 +22,9 @@ from retr_hf.conversion.recbole import convert_sasrec, require_model
 from retr_hf.conversion.safe_checkpoint import read_checkpoint
 from retr_hf.conversion.their_items import find_dataset, read_items
 from retr_hf.conversion.their_settings import TheirSettings, name_and_value
+from retr_hf.entry import run
 from retr_hf.errors import DataError
 from retr_hf.model.item_catalog import ItemCatalog
-from retr_hf.stage import run
 
 
 def parse_arguments() -> argparse.Namespace:

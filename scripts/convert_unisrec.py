@@ -25,9 +25,9 @@ from retr_hf.conversion.safe_checkpoint import read_checkpoint
 from retr_hf.conversion.their_items import encoder_stamp, features_metadata, find_dataset, read_features, read_items
 from retr_hf.conversion.their_settings import TheirSettings, name_and_value
 from retr_hf.conversion.unisrec import catalog_rows, convert_unisrec, reads_ids, text_size
+from retr_hf.entry import run
 from retr_hf.errors import DataError
 from retr_hf.model.item_catalog import ItemCatalog
-from retr_hf.stage import run
 
 
 def parse_arguments() -> argparse.Namespace:

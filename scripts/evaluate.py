@@ -22,16 +22,17 @@ from retr_hf.baselines.poprec import poprec
 from retr_hf.baselines.recguru import RecGuru, RecGuruConfig
 from retr_hf.baselines.text_similarity import text_similarity
 from retr_hf.data.domain import PreparedDomain, load_domain
+from retr_hf.entry import run
 from retr_hf.errors import DataError
 from retr_hf.evaluation.histories import histories_of
 from retr_hf.evaluation.metrics import user_differences
 from retr_hf.evaluation.ranking import full_ranks, sampled_ranks
+from retr_hf.measuring import print_metrics, ranks_of_split, require_splits, result_rows
 from retr_hf.model.hub import local_folder
 from retr_hf.model.processing_retr import check_catalog
 from retr_hf.model.recommender import open_model
 from retr_hf.model.text_whitening import text_table
 from retr_hf.report.results import append_rows
-from retr_hf.stage import print_metrics, ranks_of_split, require_splits, result_rows, run
 from retr_hf.training.run_folder import RUN_FILE
 from retr_hf.training.settings import EvaluationSettings
 

@@ -23,6 +23,7 @@ from retr_hf.benchmark.timing import alternate, ratio
 from retr_hf.data.domain import load_domain
 from retr_hf.data.domain_folder import replacing
 from retr_hf.data.schema import DOMAIN_FILE
+from retr_hf.entry import run
 from retr_hf.errors import DataError
 from retr_hf.export.index import KINDS, ItemIndex, recall
 from retr_hf.export.programs import Difference, item_difference, programs_of, user_difference
@@ -38,12 +39,12 @@ from retr_hf.export.retriever import (
 )
 from retr_hf.export.runners import Program, open_program
 from retr_hf.export.towers import ItemTower, UserTower
+from retr_hf.measuring import split_for
 from retr_hf.model.item_catalog import ItemCatalog
 from retr_hf.model.processing_retr import check_catalog, longest_history
 from retr_hf.model.recommender import open_model
 from retr_hf.model.text_whitening import text_table
 from retr_hf.report.results import environment
-from retr_hf.stage import run, split_for
 
 
 def main() -> None:

@@ -25,8 +25,19 @@ from retr_hf.data.domain import PreparedDomain, load_domain
 from retr_hf.data.mixture import Batches, Mixture
 from retr_hf.data.ragged import layout_named
 from retr_hf.data.training_sequences import TrainingSequences
+from retr_hf.entry import run
 from retr_hf.errors import DataError, RecipeError
 from retr_hf.evaluation.metrics import metrics_from_ranks
+from retr_hf.measuring import (
+    about_routes,
+    drawn,
+    is_synthetic,
+    print_metrics,
+    ranks_of_split,
+    require_splits,
+    result_rows,
+    split_for,
+)
 from retr_hf.model.configuration_retr import RetrConfig
 from retr_hf.model.head_retr import RetrHead
 from retr_hf.model.hub import local_folder
@@ -37,22 +48,7 @@ from retr_hf.model.text_whitening import text_table
 from retr_hf.model_section import config_on_top, model_config
 from retr_hf.report.model_card import write_model_card
 from retr_hf.report.results import append_rows, environment
-from retr_hf.stage import (
-    RESUMES,
-    about_routes,
-    command_line,
-    drawn,
-    is_synthetic,
-    open_recipe,
-    print_metrics,
-    ranks_of_split,
-    recipe_as_run,
-    require_splits,
-    result_rows,
-    run,
-    split_for,
-    start_run,
-)
+from retr_hf.stage import RESUMES, command_line, open_recipe, recipe_as_run, start_run
 from retr_hf.training.loop import train
 from retr_hf.training.run_folder import RUN_FILE, RunFolder
 

@@ -16,6 +16,7 @@ import sys
 from pathlib import Path
 
 from retr_hf.cost import with_costs
+from retr_hf.entry import run
 from retr_hf.errors import DataError
 from retr_hf.jobs.grid import TABLE_FILE, GridSettings, Plan
 from retr_hf.jobs.queue import JobQueue
@@ -25,7 +26,6 @@ from retr_hf.report.domain_tables import domain_tables
 from retr_hf.report.paired import paired_differences, paired_tables
 from retr_hf.report.plots import plot_differences
 from retr_hf.report.results import read_rows
-from retr_hf.stage import run
 from retr_hf.training.recipe import load_recipe
 
 SCHEMA = {"": GridSettings}

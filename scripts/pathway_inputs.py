@@ -16,11 +16,11 @@ from accelerate import Accelerator
 from transformers.utils import logging as transformers_logging
 
 from retr_hf.data.domain import load_domain
+from retr_hf.entry import run
 from retr_hf.model.hub import local_folder
 from retr_hf.model.recommender import open_model
 from retr_hf.pathway_inputs import write_pathway_inputs
 from retr_hf.report.dataset_statistics import statistics_table
-from retr_hf.stage import run
 
 
 def main() -> None:

@@ -23,24 +23,15 @@ from retr_hf.data.domain import load_domain
 from retr_hf.data.mixture import Batches, Mixture
 from retr_hf.data.ragged import layout_named
 from retr_hf.data.training_sequences import TrainingSequences
+from retr_hf.entry import run
 from retr_hf.evaluation.metrics import metrics_from_ranks
+from retr_hf.measuring import common_encoder, is_synthetic, ranks_of_split, require_splits, split_for
 from retr_hf.model.configuration_retr import RetrConfig
 from retr_hf.model.modeling_retr import RetrForPreTraining
 from retr_hf.model.text_whitening import text_table
 from retr_hf.report.model_card import write_model_card
 from retr_hf.report.results import environment
-from retr_hf.stage import (
-    RESUMES,
-    command_line,
-    common_encoder,
-    is_synthetic,
-    open_recipe,
-    ranks_of_split,
-    require_splits,
-    run,
-    split_for,
-    start_run,
-)
+from retr_hf.stage import RESUMES, command_line, open_recipe, start_run
 from retr_hf.training.loop import train
 from retr_hf.training.run_folder import RunFolder
 

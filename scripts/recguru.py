@@ -29,10 +29,12 @@ from retr_hf.data.domain import PreparedDomain, load_domain
 from retr_hf.data.mixture import Batches, Mixture
 from retr_hf.data.ragged import group_by_length
 from retr_hf.data.training_sequences import TrainingSequences
+from retr_hf.entry import run
 from retr_hf.errors import RecipeError, TrainingError
 from retr_hf.evaluation.metrics import metrics_from_ranks
+from retr_hf.measuring import print_metrics, ranks_of_split, require_splits, result_rows
 from retr_hf.report.results import append_rows, environment
-from retr_hf.stage import RESUMES, print_metrics, ranks_of_split, recipe_as_run, require_splits, result_rows, run
+from retr_hf.stage import RESUMES, recipe_as_run
 from retr_hf.training.recipe import builds, describe_schema, load_recipe
 from retr_hf.training.run_folder import RunFolder, newest, replace_folder
 from retr_hf.training.settings_recguru import RECGURU_SETTINGS, RECGURU_VALIDATORS

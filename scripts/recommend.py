@@ -16,9 +16,9 @@ import sys
 from transformers.utils import logging as transformers_logging
 
 from retr_hf.data.domain import load_domain
+from retr_hf.entry import run
 from retr_hf.errors import DataError
 from retr_hf.model.recommender import Recommender
-from retr_hf.stage import run
 
 
 def main() -> None:

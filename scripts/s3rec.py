@@ -19,11 +19,13 @@ from retr_hf.data.mixture import Batches, Mixture
 from retr_hf.data.ragged import layout_named
 from retr_hf.data.s3rec import S3RecCollator, read_attributes
 from retr_hf.data.training_sequences import TrainingSequences
+from retr_hf.entry import run
+from retr_hf.measuring import is_synthetic, split_for
 from retr_hf.model.processing_retr import RetrProcessor
 from retr_hf.report.model_card import write_model_card
 from retr_hf.report.results import environment
 from retr_hf.s3rec_pretraining import S3REC_SCHEMA, S3RecConfig, S3RecForPreTraining
-from retr_hf.stage import RESUMES, is_synthetic, run, split_for, start_run
+from retr_hf.stage import RESUMES, start_run
 from retr_hf.training.loop import train
 from retr_hf.training.recipe import builds, describe_schema, load_recipe
 from retr_hf.training.run_folder import RunFolder

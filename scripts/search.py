@@ -14,10 +14,10 @@ import os
 import sys
 from pathlib import Path
 
+from retr_hf.entry import run
 from retr_hf.jobs.queue import JobQueue
 from retr_hf.jobs.script import job_parser, work_off
 from retr_hf.jobs.search import TABLE_FILE, Search, SearchSettings
-from retr_hf.stage import run
 from retr_hf.training.recipe import load_recipe
 
 SCHEMA = {"": SearchSettings}

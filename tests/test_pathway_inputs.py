@@ -13,10 +13,10 @@ from retr_hf.data.prepare import write_domain
 from retr_hf.data.synthetic import cycle_world, synthetic_world
 from retr_hf.errors import DataError
 from retr_hf.jobs.grid import GridSettings, Plan
+from retr_hf.measuring import is_synthetic
 from retr_hf.model.configuration_retr import RetrConfig
 from retr_hf.model.modeling_retr import RetrForSequentialRecommendation
 from retr_hf.pathway_inputs import INPUTS, write_pathway_inputs
-from retr_hf.stage import is_synthetic
 from retr_hf.training.recipe import load_recipe
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -15,8 +15,9 @@ import yaml
 from retr_hf.data.prepare import write_domain
 from retr_hf.data.synthetic import cycle_world, write_world
 from retr_hf.data.text_embeddings import embed_catalog
+from retr_hf.entry import run
 from retr_hf.report.results import read_rows
-from retr_hf.stage import RESUMES, run
+from retr_hf.stage import RESUMES
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = {"hidden_size": 16, "intermediate_size": 16, "num_attention_heads": 2, "num_experts": 2}

@@ -11,9 +11,9 @@ from retr_hf.baselines.recguru import RecGuru
 from retr_hf.data.domain import load_domain
 from retr_hf.data.prepare import write_domain
 from retr_hf.data.synthetic import cycle_world, write_world
+from retr_hf.measuring import ranks_of_split
 from retr_hf.model.recommender import open_model
 from retr_hf.report.results import read_rows
-from retr_hf.stage import ranks_of_split
 from retr_hf.training.recipe import load_recipe
 from retr_hf.training.settings import EvaluationSettings
 

@@ -1,0 +1,48 @@
+"""How every script begins and ends: mistakes told in words, interruptions that say how to go on."""
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+
+from .errors import RecipeError, RetrError
+
+
+def run(main: Callable[[], None], goes_on: str = "") -> None:
+    """Runs a script's main: errors that are the user's are told in words, without a traceback, with exit code 2.
+
+    Interrupted (130) or ended by SIGTERM (143), as schedulers do, it unwinds, and says how the work ``goes_on``.
+    """
+
+    def stop(number, frame):
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one, to the group, would cut the unwinding short
+        raise KeyboardInterrupt("SIGTERM")
+
+    main_thread = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGTERM, stop) if main_thread else None
+    try:
+        main()
+    except (RetrError, ValueError) as error:
+        if os.environ.get("RETR_DEBUG"):
+            raise
+        where = "" if isinstance(error, RetrError) else " (RETR_DEBUG=1 shows where)"
+        process = os.environ.get("RANK", "0")
+        if process == "0":
+            print(f"error: {error}{where}", file=sys.stderr, flush=True)
+        elif isinstance(error, RecipeError):
+            # Every process met the same mistake, and the launcher ends the first one as soon as another leaves.
+            time.sleep(5)
+        else:
+            print(f"[process {process}] error: {error}{where}", file=sys.stderr, flush=True)
+        sys.exit(2)
+    except KeyboardInterrupt as interrupt:
+        ended = bool(interrupt.args)  # Ctrl-C has none
+        if os.environ.get("RANK", "0") == "0":
+            told = "ended by SIGTERM" if ended else "interrupted"
+            print(f"{told}; {goes_on}" if goes_on else told, file=sys.stderr, flush=True)
+        sys.exit(143 if ended else 130)
+    finally:
+        if before is not None:
+            signal.signal(signal.SIGTERM, before)
