@@ -24,7 +24,7 @@ def run(main: Callable[[], None], goes_on: str = "") -> None:
     before = signal.signal(signal.SIGTERM, stop) if main_thread else None
     try:
         main()
-    except (RetrError, ValueError) as error:
+    except (RetrError, ValueError, OSError) as error:
         if os.environ.get("RETR_DEBUG"):
             raise
         where = "" if isinstance(error, RetrError) else " (RETR_DEBUG=1 shows where)"

@@ -29,11 +29,10 @@ Next: scripts/pretrain.py or scripts/finetune.py.
 
 import argparse
 import os
-import sys
 from contextlib import closing
 
 from retr_hf.data.text_embeddings import embed_catalog
-from retr_hf.errors import RetrError
+from retr_hf.entry import run
 from retr_hf.model.text_encoders import load_encoder
 
 
@@ -62,34 +61,26 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def main(argv: list[str] | None = None) -> int:
-    arguments = parse_arguments(argv)
+def main() -> None:
+    arguments = parse_arguments()
     if arguments.quiet:
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # read when the model library is imported, below
     device = arguments.devices or arguments.device
-    try:
-        with closing(load_encoder(arguments.encoder, device=device, truncate_dim=arguments.truncate_dim)) as encoder:
-            for folder in arguments.folders:
-                run = embed_catalog(
-                    folder,
-                    encoder,
-                    prompt=arguments.prompt,
-                    normalize=not arguments.no_normalize,
-                    batch_size=arguments.batch_size,
-                    word_drop=arguments.word_drop,
-                    seed=arguments.seed,
-                    overwrite=arguments.overwrite,
-                    progress=not arguments.quiet,
-                )
-                print(run, flush=True)
-    except (RetrError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted: the same command goes on from the last finished chunk", file=sys.stderr)
-        return 130
-    return 0
+    with closing(load_encoder(arguments.encoder, device=device, truncate_dim=arguments.truncate_dim)) as encoder:
+        for folder in arguments.folders:
+            embedded = embed_catalog(
+                folder,
+                encoder,
+                prompt=arguments.prompt,
+                normalize=not arguments.no_normalize,
+                batch_size=arguments.batch_size,
+                word_drop=arguments.word_drop,
+                seed=arguments.seed,
+                overwrite=arguments.overwrite,
+                progress=not arguments.quiet,
+            )
+            print(embedded, flush=True)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main, "the same command goes on from the last finished chunk")

@@ -38,7 +38,6 @@ Next: scripts/embed.py.
 """
 
 import argparse
-import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -58,7 +57,7 @@ from retr_hf.data.readers.spool import Spool, spool_beside
 from retr_hf.data.readers.tables import read_tables
 from retr_hf.data.splits import FRACTIONS, LEAVE_ONE_OUT, WAYS
 from retr_hf.data.synthetic import write_world
-from retr_hf.errors import RetrError
+from retr_hf.entry import run
 from retr_hf.report.dataset_statistics import statistics_table
 
 WORLD_SIZES = {
@@ -264,24 +263,14 @@ def report(folders: list[Path]) -> str:
     return "\n".join(lines)
 
 
-def main(argv: list[str] | None = None) -> int:
-    arguments = parse_arguments(argv)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # unwinds, so that the unfinished folder is removed
-    try:
-        if arguments.source == "to-atomic":
-            dataset = arguments.dataset or arguments.output.resolve().name
-            write_atomic(load_domain(arguments.domain), arguments.output, dataset, arguments.style)
-            print(f"{arguments.output}: {', '.join(sorted(path.name for path in arguments.output.iterdir()))}")
-            return 0
-        folders = prepare(arguments)
-    except (RetrError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted: nothing was written", file=sys.stderr)
-        return 130
-    print(report(folders))
-    return 0
+def main() -> None:
+    arguments = parse_arguments()
+    if arguments.source != "to-atomic":
+        print(report(prepare(arguments)))
+        return
+    dataset = arguments.dataset or arguments.output.resolve().name
+    write_atomic(load_domain(arguments.domain), arguments.output, dataset, arguments.style)
+    print(f"{arguments.output}: {', '.join(sorted(path.name for path in arguments.output.iterdir()))}")
 
 
 def _add_inputs(parser: argparse.ArgumentParser, name: str) -> None:
@@ -334,4 +323,4 @@ def _count(text: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main, "nothing was written")

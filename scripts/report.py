@@ -35,7 +35,7 @@ import sys
 from pathlib import Path
 
 from retr_hf.domain_look import look_at_domains
-from retr_hf.errors import RetrError
+from retr_hf.entry import run
 from retr_hf.report.domain_tables import domain_tables
 from retr_hf.report.paired import paired_tables
 from retr_hf.report.plots import plot_learning_curves
@@ -44,7 +44,7 @@ from retr_hf.report.results import PROTOCOLS, read_rows
 from retr_hf.report.tables import result_tables
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("rows", nargs="*", metavar="ROWS.jsonl", help="files of result rows, or patterns of such files")
     parser.add_argument(
@@ -86,7 +86,8 @@ def main(arguments: list[str] | None = None) -> int:
     if options.domain:
         if options.rows or options.figures or options.paired or options.by_domain:
             parser.error("--domain stands alone: rows, --figures, --paired and --by-domain are about runs; call twice")
-        return look(options)
+        look(options)
+        return
     if not options.rows and not options.figures:
         parser.error(
             "nothing to report: name a file of result rows (evaluation writes them), --figures RUN_DIR or --domain DIR"
@@ -98,34 +99,24 @@ def main(arguments: list[str] | None = None) -> int:
     if options.output and not options.rows:
         parser.error("--output is for tables: name a file of result rows too")
 
-    try:
-        if options.rows:
-            rows = read_rows(options.rows)
-            if options.by_domain:
-                from retr_hf.cost import with_costs  # brings torch
+    if options.rows:
+        rows = read_rows(options.rows)
+        if options.by_domain:
+            from retr_hf.cost import with_costs  # brings torch
 
-                rows = with_costs(rows)
-            make = paired_tables if options.paired else domain_tables if options.by_domain else result_tables
-            tables = make(rows, published=options.published, protocols=options.protocols, metrics=options.metrics)
-            write_tables(tables, len(rows), options.output)
-        for run in options.figures:
-            print(f"wrote {plot_learning_curves(run, run / 'learning_curves.png')}", file=sys.stderr)
-    except RetrError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+            rows = with_costs(rows)
+        make = paired_tables if options.paired else domain_tables if options.by_domain else result_tables
+        tables = make(rows, published=options.published, protocols=options.protocols, metrics=options.metrics)
+        write_tables(tables, len(rows), options.output)
+    for folder in options.figures:
+        print(f"wrote {plot_learning_curves(folder, folder / 'learning_curves.png')}", file=sys.stderr)
 
 
-def look(options: argparse.Namespace) -> int:
-    try:
-        seen = look_at_domains(options.domain, options.output)
-    except (RetrError, ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+def look(options: argparse.Namespace) -> None:
+    seen = look_at_domains(options.domain, options.output)
     if not options.quiet:
         print(seen.text)
         print(f"\nwrote {seen.page} and {', '.join(picture.name for picture in seen.pictures)}")
-    return 0
 
 
 def write_tables(tables: str, count: int, output: Path | None) -> None:
@@ -140,4 +131,4 @@ def write_tables(tables: str, count: int, output: Path | None) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main)

@@ -1,12 +1,9 @@
 """The journey as a user walks it: the scripts one after the other, on worlds with a known answer."""
 
 import json
-import os
 import runpy
 import shutil
-import signal
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -15,9 +12,7 @@ import yaml
 from retr_hf.data.prepare import write_domain
 from retr_hf.data.synthetic import cycle_world, write_world
 from retr_hf.data.text_embeddings import embed_catalog
-from retr_hf.entry import run
 from retr_hf.report.results import read_rows
-from retr_hf.stage import RESUMES
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = {"hidden_size": 16, "intermediate_size": 16, "num_attention_heads": 2, "num_experts": 2}
@@ -353,30 +348,6 @@ def test_every_domain_is_checked_before_the_first_is_trained(world, tmp_path, mo
     assert "recipe.yaml: 2 mistakes" in told and "bare: no item embeddings; run scripts/embed.py bare" in told
     assert "short: the validation split is empty" in told
     assert not (tmp_path / "runs").exists()
-
-
-@pytest.mark.skipif(os.name != "posix", reason="signals are sent as on POSIX systems")
-def test_a_run_that_is_ended_says_how_it_goes_on(capsys):
-    with ThreadPoolExecutor() as threads:  # no place for a handler of signals
-        assert threads.submit(run, lambda: None).result() is None
-
-    def twice():
-        try:
-            signal.raise_signal(signal.SIGTERM)
-        finally:
-            signal.raise_signal(signal.SIGTERM)  # as a group gets it: does not cut this short
-            print("tidied", file=sys.stderr)
-
-    def interrupt():  # a worker of pytest-xdist ignores the signal itself
-        raise KeyboardInterrupt
-
-    before = signal.getsignal(signal.SIGTERM)
-    ends = (twice, 143, "tidied\nended by SIGTERM"), (interrupt, 130, "interrupted")
-    for main, code, told in ends:
-        with pytest.raises(SystemExit) as stopped:
-            run(main, RESUMES)
-        assert stopped.value.code == code and signal.getsignal(signal.SIGTERM) == before
-        assert capsys.readouterr().err == f"{told}; --resume goes on from the last checkpoint\n"
 
 
 def test_mistakes_are_told_in_words(world, cycle, tmp_path, monkeypatch, capsys):
