@@ -54,6 +54,7 @@ class SequentialRecommendationPipeline(Pipeline):
             )
         super().__init__(model=model, processor=processor, **kwargs)
         self.recommender = Recommender(self.model, processor)
+        self.processor = self.recommender.processor
 
     def save_pretrained(self, save_directory, **kwargs):
         """Writes model, catalogue, code and card; see ``Recommender.save_pretrained``."""

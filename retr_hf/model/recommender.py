@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Mapping, Sequence
+from copy import copy
 from pathlib import Path
 
 import numpy as np
@@ -47,7 +48,7 @@ class Recommender(PushToHubMixin):
 
     Args:
         model: the recommendation head.
-        processor: its catalogue; from now on it reads as the model does. Another catalogue embedded by the same encoder
+        processor: its catalogue; a copy of it reads as the model does. Another catalogue embedded by the same encoder
             makes a text model a zero-shot one.
 
     Raises:
@@ -61,8 +62,8 @@ class Recommender(PushToHubMixin):
                 f'attention="{model.config.attention}" reads when each event was, and a history of item ids does not '
                 "say: call the model itself with times=, or serve one with another attention"
             )
-        self.model, self.processor = model.eval(), processor
-        processor.read_as(model.config)  # texts read on the fly are read as the table is
+        self.model, self.processor = model.eval(), copy(processor)
+        self.processor.read_as(model.config)  # texts read on the fly are read as the table is
         self.card: Path | None = None
         self._encode_items()
 

@@ -24,8 +24,8 @@ def catalogue(count=12, seed=0):
 def model(router="pathway", **changes):
     torch.manual_seed(0)
     config = RetrConfig(
-        hidden_size=16, num_attention_heads=2, text_size=8, max_position_embeddings=4, router=router,
-        text_encoder="test@1", **changes,
+        hidden_size=16, num_attention_heads=2, text_size=8, router=router, text_encoder="test@1",
+        **{"max_position_embeddings": 4, **changes},
     )  # fmt: skip
     return RetrForSequentialRecommendation(config)
 
@@ -94,6 +94,14 @@ def test_a_processor_without_a_length_reads_as_much_as_the_model_does(tmp_path, 
     assert [step.item_id for step in answer.pathway] == IDS[9 - reads : 9]
     for each in (told, *opened):
         assert each.processor.max_length == reads and each.recommend(IDS[:9]) == answer
+
+
+def test_two_models_share_a_processor():
+    processor = RetrProcessor(catalogue())
+    short, long = Recommender(model(), processor), Recommender(model(max_position_embeddings=9), processor)
+    assert processor.max_length is None
+    assert short.processor.max_length == 4 and long.processor.max_length == 9
+    assert len(long.recommend(IDS[:9]).pathway) == 9
 
 
 def test_pathway_is_what_the_router_decided():
