@@ -35,6 +35,8 @@ from retr_hf.export.retriever import (
     TABLE,
     TABLE_FILE,
     USER_TOWER,
+    WHITENING_MATRIX,
+    WHITENING_MEAN,
     batch,
 )
 from retr_hf.export.runners import Program, open_program
@@ -43,7 +45,7 @@ from retr_hf.measuring import split_for
 from retr_hf.model.item_catalog import ItemCatalog
 from retr_hf.model.processing_retr import check_catalog, longest_history
 from retr_hf.model.recommender import open_model
-from retr_hf.model.text_whitening import text_table
+from retr_hf.model.text_whitening import Whitening, text_table
 from retr_hf.report.results import environment
 
 
@@ -79,7 +81,7 @@ def main() -> None:
     with replacing(args.output) as folder:
         differences = write_programs(head, text, table, folder, formats)
         ItemCatalog(catalog.item_ids, catalog.texts).save_pretrained(folder)
-        save_file({TABLE: table.numpy()}, folder / TABLE_FILE)
+        save_file({TABLE: table.numpy()} | whitening_of(head, catalog), folder / TABLE_FILE)
         candidates = head.candidate_vectors(table)[1:].numpy()
         index = ItemIndex.build(candidates, args.index, args.effort)
         index.write(folder / INDEX_FILE)
@@ -119,6 +121,14 @@ def write_programs(head, text, table, folder: Path, formats: tuple[str, ...]) ->
     for path in programs_of(ItemTower(head), folder, ITEM_TOWER, formats):
         differences[path.name] = item_difference(open_program(path), head, text).check(path.name)
     return differences
+
+
+def whitening_of(head, catalog: ItemCatalog) -> dict[str, np.ndarray]:
+    """What vectors of new texts go through before the item tower; nothing where the model reads them as they are."""
+    if not head.config.uses_text or head.config.text_whitening is None:
+        return {}
+    whitening = Whitening.of(catalog.item_table(), head.config.text_whitening)
+    return {WHITENING_MEAN: whitening.mean, WHITENING_MATRIX: whitening.matrix}
 
 
 def some_histories(args, head, catalog: ItemCatalog) -> tuple[dict[str, np.ndarray], str]:

@@ -3,7 +3,9 @@
 DIR/
   user_tower.onnx, .pt2    histories -> queries (towers.py)
   item_tower.onnx, .pt2    items -> table rows and candidates, for new ones
-  item_table.safetensors   "table" [M, W], row 0 padding: what the user tower looks items up in
+  item_table.safetensors   "table" [M, W], row 0 padding: what the user tower looks items up in; with whitened texts
+                           "whitening_mean" [T] and "whitening_matrix" [T, T]: the vector x of a new text goes into
+                           the item tower as y / |y|, y = (x - mean) matrix
   items.faiss              the index, ids are catalogue indices
   items.parquet, catalog.json   the catalogue: index, raw id, title
   export.json              what all this is
@@ -25,6 +27,7 @@ from .runners import SUFFIXES, open_program
 EXPORT_FORMAT = 1
 EXPORT_FILE, INDEX_FILE, TABLE_FILE = "export.json", "items.faiss", "item_table.safetensors"
 TABLE, USER_TOWER, ITEM_TOWER = "table", "user_tower", "item_tower"
+WHITENING_MEAN, WHITENING_MATRIX = "whitening_mean", "whitening_matrix"
 
 
 class Retriever:

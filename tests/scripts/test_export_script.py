@@ -20,6 +20,7 @@ from retr_hf.model.configuration_retr import RetrConfig
 from retr_hf.model.item_catalog import ItemCatalog
 from retr_hf.model.modeling_retr import RetrForSequentialRecommendation
 from retr_hf.model.recommender import Recommender
+from retr_hf.model.text_whitening import text_table
 
 ROOT = Path(__file__).resolve().parents[2]
 IDS = [f"item-{number}" for number in range(40)]
@@ -32,10 +33,10 @@ def save_model(folder, **changes):
     vectors = np.random.default_rng(0).normal(size=(len(IDS), 8)).astype(np.float32)
     catalog = ItemCatalog(IDS, [f"title of {item}" for item in IDS], vectors, {"encoder": "test"})
     settings = dict(item_features="text+id", text_path=True, repeat_term=True, score_gain=1.0, text_encoder="test")
-    settings |= {"transition_memory": 3} | changes
+    settings |= {"transition_memory": 3, "text_whitening": 0.1} | changes
     config = RetrConfig(
         hidden_size=8, num_attention_heads=2, intermediate_size=8, text_size=8, num_experts=2, initializer_range=0.4,
-        max_position_embeddings=6, vocab_size=len(IDS) + 1, text_whitening=0.1,
+        max_position_embeddings=6, vocab_size=len(IDS) + 1,
         catalog_hash=catalog.hash, repeat_term_start=0.05, **settings,
     )  # fmt: skip
     model = RetrForSequentialRecommendation(config)
@@ -84,6 +85,19 @@ def test_the_folder_is_what_the_docstring_says(served, model_folder):
     assert about["index"]["histories"] == "50 histories of items drawn at random"
     table = Recommender.from_pretrained(model_folder).item_embeddings
     np.testing.assert_array_equal(load_file(served / "item_table.safetensors")["table"], table.numpy())
+
+
+def test_new_texts_can_be_whitened_without_the_model(served, model_folder, tmp_path, monkeypatch):
+    stored = load_file(served / "item_table.safetensors")
+    white = (ItemCatalog.from_pretrained(model_folder).embeddings - stored["whitening_mean"]) @ stored[
+        "whitening_matrix"
+    ]
+    white /= np.linalg.norm(white, axis=1, keepdims=True)
+    read = text_table(RetrConfig(text_whitening=0.1), ItemCatalog.from_pretrained(model_folder))[1:]
+    np.testing.assert_allclose(white, read.numpy(), atol=1e-6)
+    plain = save_model(tmp_path / "plain", text_whitening=None)
+    export(monkeypatch, plain, "--output", tmp_path / "served")
+    assert load_file(tmp_path / "served" / "item_table.safetensors").keys() == {"table"}
 
 
 @pytest.mark.parametrize("exclude_seen", [True, False])
