@@ -61,8 +61,8 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def main() -> None:
-    arguments = parse_arguments()
+def main(argv: list[str] | None = None) -> None:
+    arguments = parse_arguments(argv)
     if arguments.quiet:
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # read when the model library is imported, below
     device = arguments.devices or arguments.device

@@ -263,8 +263,8 @@ def report(folders: list[Path]) -> str:
     return "\n".join(lines)
 
 
-def main() -> None:
-    arguments = parse_arguments()
+def main(argv: list[str] | None = None) -> None:
+    arguments = parse_arguments(argv)
     if arguments.source != "to-atomic":
         print(report(prepare(arguments)))
         return

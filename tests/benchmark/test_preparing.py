@@ -33,7 +33,7 @@ def test_a_category_has_the_shape_it_says(category, tmp_path):
 
 
 def test_plain_pandas_prepares_the_same_domain(category, tmp_path, capsys):
-    assert preparing.ours(*category, tmp_path / "ours", 0)() == 0
+    preparing.ours(*category, tmp_path / "ours", 0)()
     preparing.pandas(*category, tmp_path / "pandas")()
     domain = load_domain(tmp_path / "ours")
     ids = domain.catalog().item_ids

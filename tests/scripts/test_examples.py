@@ -14,7 +14,7 @@ NAMED = re.compile(r"(?<![\w/])runs/[\w./*-]*\w")
 
 
 def left_by_recipes() -> tuple[re.Pattern, list[str]]:
-    """What fits a model folder, or a grid's, and a file in it; and the files of result rows."""
+    """What fits a model folder, or a grid's, and a file in it; the files of result rows, and what searches choose."""
     recipes = [yaml.safe_load(path.read_text(encoding="utf-8")) for path in ROOT.glob("recipes/**/*.yaml")]
     data = [recipe["data"] for recipe in recipes if "data" in recipe]
     domains = [Path(path).name for each in data for path in [*each.get("domains", []), each.get("domain", "")]]
@@ -25,6 +25,13 @@ def left_by_recipes() -> tuple[re.Pattern, list[str]]:
     folders = [output.replace(".", r"\.").format(seed=r"\d+", **fields) for output in outputs]
     files = "rows.jsonl|table.md|learning_curves.png".replace(".", r"\.")
     rows = [recipe["results"] for recipe in recipes if "results" in recipe]
+    searches = [recipe for recipe in recipes if "values" in recipe]
+    rows += [
+        f"{each['output']}/{domain}/{Path(system).stem}.yaml"
+        for each in searches
+        for system in each["systems"]
+        for domain in domains
+    ]
     return re.compile(f"(?:{'|'.join(folders)})(?:/(?:{files}))?"), rows
 
 
