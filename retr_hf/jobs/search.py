@@ -30,6 +30,11 @@ from .grid_jobs import TrainingJob
 
 TRIES_FILE, TABLE_FILE = "tries.jsonl", "table.md"
 SECTIONS = ("model", "training")  # what a system file may give
+NOT_SEARCHED = {  # key -> why its values cannot be compared
+    "training.metric": "tries are compared by it",
+    "training.freeze": "from scratch nothing is pre-trained",
+    "training.pretrained_rate": "from scratch nothing is pre-trained",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +64,8 @@ def _problems(entry: str) -> Iterator[str]:
     section, _, name = key.strip().partition(".")
     if section not in SECTIONS or not name:
         yield f"values: expected a key of {' or '.join(SECTIONS)}, which a system file may give, came {key.strip()}"
+    if key.strip() in NOT_SEARCHED:
+        yield f"values: {key.strip()} cannot be searched: {NOT_SEARCHED[key.strip()]}"
     try:
         values = strict_yaml.read(text)[0]
     except yaml.YAMLError:
@@ -121,6 +128,7 @@ class Search:
             output=settings.output,
             finetune_overrides=[*settings.overrides, "evaluation.test=false"],
         )
+        self._tries_each = len(self._variants) // len(settings.systems) * len(settings.seeds)
         plan = Plan(grid, scripts)
         self.jobs, self.left_out = plan.jobs, plan.left_out
 
@@ -136,8 +144,8 @@ class Search:
     def conclude(self, finished: Collection[str]) -> list[Path]:
         """Writes the tries, the table, and a system file for each system whose tries are all done; these are given.
 
-        A system with a try that failed has none: it would have been searched less than the others. Of equals the first
-        is chosen.
+        A system with a try that failed or was left out has none: it would have been searched less than the others. Of
+        equals the first is chosen.
         """
         tries, lines, written = self.tries(finished), [], []
         _write(self.output / TRIES_FILE, "".join(_json_line(one) for one in tries if one.score is not None))
@@ -145,7 +153,7 @@ class Search:
             group = list(group)
             choices = {one.values: [each for each in group if each.values == one.values] for one in group}
             best = None
-            if all(one.score is not None for one in group):
+            if len(group) == self._tries_each and all(one.score is not None for one in group):
                 best = max(choices, key=lambda values: fmean(one.score for one in choices[values]))
                 written.append(self.output / domain / f"{Path(system).stem}.yaml")
                 _write(written[-1], self._system_file(written[-1], choices[best]))

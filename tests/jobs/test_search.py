@@ -93,6 +93,14 @@ def test_a_system_with_a_try_that_failed_is_not_chosen(here):
     assert [(line[2], line[-2]) for line in lines] == [("plain", "")] * 4 + [("ids", "yes")] + [("ids", "")] * 3
 
 
+def test_a_system_with_a_try_that_was_left_out_is_not_chosen(here):
+    it = search(values=["model.score=[cosine, dot]", "model.text_path=[false, true]"])  # ids alone have no text path
+    for job in it.jobs:
+        leave(job, [0.1])
+    assert any("text_path=True reads text vectors" in sentence for sentence in it.left_out)
+    assert it.conclude({job.name for job in it.jobs}) == [Path("runs/search/camping/plain.yaml")]
+
+
 @pytest.mark.parametrize(
     ("change", "told"),
     [
@@ -101,6 +109,8 @@ def test_a_system_with_a_try_that_failed_is_not_chosen(here):
         ({"values": ["training.learning_rate=[1e-3"]}, r"expected section.key=\[value, value, ...\], came training"),
         ({"values": ["seed=[1, 2]"]}, "expected a key of model or training, which a system file may give, came seed"),
         ({"values": ["model.hidden_dropout=[0.2, 0.2]"]}, "every value of model.hidden_dropout once"),
+        ({"values": ["training.metric=[HR@10, MRR]"]}, "training.metric cannot be searched: tries are compared by it"),
+        ({"values": ["training.pretrained_rate=[0.1]"]}, "cannot be searched: from scratch nothing is pre-trained"),
         ({"values": ["model.hidden_dropout=[0.2]"] * 2}, "values: model.hidden_dropout: given twice"),
     ],
 )
