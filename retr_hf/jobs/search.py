@@ -152,11 +152,13 @@ class Search:
         for (domain, system), group in groupby(tries, key=lambda one: (one.domain, one.system)):
             group = list(group)
             choices = {one.values: [each for each in group if each.values == one.values] for one in group}
-            best = None
+            best, path = None, self.output / domain / f"{Path(system).stem}.yaml"
             if len(group) == self._tries_each and all(one.score is not None for one in group):
                 best = max(choices, key=lambda values: fmean(one.score for one in choices[values]))
-                written.append(self.output / domain / f"{Path(system).stem}.yaml")
-                _write(written[-1], self._system_file(written[-1], choices[best]))
+                _write(path, self._system_file(path, choices[best]))
+                written.append(path)
+            else:
+                path.unlink(missing_ok=True)  # of an earlier search, of other values
             lines += [_line(seeds, "yes" if values == best else "") for values, seeds in choices.items()]
         header = ["domain", "system", *self.keys, f"validation {_metric(tries[0])}", "best epoch", "chosen"]
         notes = [self.settings.description, *(f"left out: {sentence}" for sentence in self.left_out)]

@@ -85,8 +85,10 @@ def test_a_system_with_a_try_that_failed_is_not_chosen(here):
     it = search()
     for job in it.jobs:
         leave(job, [0.1])
+    assert len(it.conclude({job.name for job in it.jobs})) == 2
     done = {job.name for job in it.jobs[1:]}
     assert it.conclude(done) == [Path("runs/search/camping/ids.yaml")]
+    assert not Path("runs/search/camping/plain.yaml").exists()  # what was chosen before
     assert len(Path("runs/search/tries.jsonl").read_text().splitlines()) == 7
     table = Path("runs/search/table.md").read_text()
     lines = [[cell.strip() for cell in line.split("|")] for line in table.splitlines() if line.startswith("| camping")]
