@@ -29,7 +29,8 @@ def read_attributes(path: str | Path, catalog: ItemCatalog) -> np.ndarray:
         pairs = pl.read_parquet(path, columns=["item_id", "attributes"])
         pairs = pairs.explode("attributes").drop_nulls("attributes")
     except (pl.exceptions.PolarsError, OSError) as error:
-        raise DataError(f"{path}: expected a parquet file with item_id and attributes (lists): {error}") from error
+        why = str(error).partition("\n")[0]  # below it polars shows its plan
+        raise DataError(f"{path}: expected a parquet file with item_id and attributes (lists): {why}") from error
     items = np.asarray(catalog.index_of(pairs["item_id"].cast(pl.String).to_list()), dtype=np.int64)
     _, attributes = np.unique(pairs["attributes"].to_numpy(), return_inverse=True)
     if not (items > 0).any():
