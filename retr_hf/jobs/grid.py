@@ -12,6 +12,7 @@ of a variant. What is done already is told by what it left behind (grid_jobs.py)
 
 import re
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -31,6 +32,7 @@ from ..training.strict_yaml import inline
 from .grid_jobs import EvaluationJob, TrainingJob
 
 ROWS_FILE, TABLE_FILE = "rows.jsonl", "table.md"
+OF_A_RUN = ("seed", "output", "results", "init")  # what a grid gives each run itself
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +53,9 @@ class GridSettings:
         [],
         help="[system file, recipes of scripts/s3rec.py]: it and its variants start from a pre-training on the target",
     )
-    seeds: list[int] = setting([0, 1, 2], help="seeds of the fine-tuning; pre-training has its recipe's", min=0)
+    seeds: list[int] = setting(
+        [0, 1, 2], help="seeds of the fine-tuning; pre-training has its recipe's", min=0, distinct=True
+    )
     starts: list[Literal["pretrained", "scratch"]] = setting(["pretrained", "scratch"], help="what is run")
     zero_shot: bool = setting(True, help="evaluate the pre-trained models on the targets without fine-tuning too")
     baselines: list[Literal["popularity", "text-similarity"]] = setting(
@@ -70,9 +74,22 @@ class GridSettings:
         for variant in self.variants:
             if len(variant) < 2 or "=" in variant[1]:
                 raise ValueError(f"variants: expected a name, a system file, then overrides; came {inline(variant)}")
+        lists = [
+            ("finetune_overrides", self.finetune_overrides, OF_A_RUN),
+            ("pretrain_overrides", self.pretrain_overrides, ("output",)),
+        ]
+        lists += [(f"variants: {name}", overrides, (*OF_A_RUN, "name")) for name, _, *overrides in self.variants]
+        if problems := [problem for each in lists for problem in overwritten(*each)]:
+            raise ValueError("; ".join(problems))
         for entry in self.pretrain_on_target:
             if len(entry) < 2:
                 raise ValueError(f"pretrain_on_target: expected a system file, then recipes; came {inline(entry)}")
+
+
+def overwritten(where: str, overrides: list[str], keys: Collection[str]) -> list[str]:
+    """A sentence for every override of one of ``keys``, which would be written over and have no effect."""
+    given = (override.partition("=")[0].strip() for override in overrides)
+    return [f"{where}: {key} would have no effect, every run has its own; take it out" for key in given if key in keys]
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from ..training import strict_yaml
 from ..training.fields import setting
 from ..training.run_folder import LOG_FILE, RUN_FILE
 from ..training.strict_yaml import inline
-from .grid import GridSettings, Plan
+from .grid import OF_A_RUN, GridSettings, Plan, overwritten
 from .grid_jobs import TrainingJob
 
 TRIES_FILE, TABLE_FILE = "tries.jsonl", "table.md"
@@ -45,7 +45,7 @@ class SearchSettings:
     finetune: list[str] = setting(help="fine-tuning recipes, the targets", exists=True)
     systems: list[str] = setting(help="system files", exists=True)
     values: list[str] = setting(help="section.key=[value, value, ...]; every combination of them is tried")
-    seeds: list[int] = setting([0], help="seeds of each try; their mean decides", min=0)
+    seeds: list[int] = setting([0], help="seeds of each try; their mean decides", min=0, distinct=True)
     overrides: list[str] = setting([], help="section.key=value, over the recipes")
     output: str = setting(help="folder of all runs, the table and the system files")
 
@@ -55,6 +55,7 @@ class SearchSettings:
         problems = [problem for entry in self.values for problem in _problems(entry)]
         keys = [entry.partition("=")[0].strip() for entry in self.values]
         problems += [f"values: {key}: given twice" for key in sorted({key for key in keys if keys.count(key) > 1})]
+        problems += overwritten("overrides", self.overrides, [*OF_A_RUN, "name", "evaluation.test", *keys])
         if problems:
             raise ValueError("; ".join(problems))
 

@@ -5,6 +5,7 @@ Metadata a field may carry, all optional:
     choices: list          the values allowed (``typing.Literal`` in the annotation says the same)
     min, max, above        inclusive bounds, exclusive lower bound
     exists: bool           a path that must exist; a relative path starts at the current folder
+    distinct: bool         of a list: no element twice
     hint: str              what to do about a value that is refused
 In a list, choices, bounds and existence are asked of every element.
 """
@@ -120,6 +121,8 @@ def limits(value: Any, metadata: Mapping[str, Any], check_paths: bool = True) ->
             near = nearest(str(one), map(str, metadata["choices"]))
             allowed = ", ".join(inline(choice) for choice in metadata["choices"])
             problems.append(f"expected one of {allowed}, came {came}" + (f"; did you mean {near}?" if near else ""))
+        if one in (float("inf"), float("-inf")):
+            problems.append(f"expected a finite number, came {came}")
         # each bound is written so that NaN, which compares false with everything, is refused
         if "min" in metadata and not one >= metadata["min"]:
             problems.append(f"expected at least {metadata['min']}, came {came}")
@@ -129,6 +132,8 @@ def limits(value: Any, metadata: Mapping[str, Any], check_paths: bool = True) ->
             problems.append(f"expected at most {metadata['max']}, came {came}")
         if metadata.get("exists") and check_paths and not Path(one).exists():
             problems.append(f"no such file or folder: {one}")
+    if metadata.get("distinct") and (twice := [one for place, one in enumerate(value) if one in value[:place]]):
+        problems.append(f"expected every one once, came {inline(twice[0])} twice")
     hint = f"; {metadata['hint']}" if metadata.get("hint") else ""
     return [problem + hint for problem in problems]
 

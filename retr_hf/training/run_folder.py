@@ -21,7 +21,7 @@ from .folder_lock import hold
 from .recipe import Recipe
 
 RECIPE_FILE, RUN_FILE, LOG_FILE = "recipe.yaml", "run.json", "log.jsonl"
-RESUMABLE = {"": ("description", "expected", "results"), "training": ("progress", "trackers")}
+RESUMABLE = {"": ("description", "expected", "results"), "training": ("progress", "trackers", "save_every")}
 
 
 class RunFolder:

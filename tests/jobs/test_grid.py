@@ -98,6 +98,14 @@ def test_without_pretraining_systems_and_variants_run_from_scratch(here):
     for change, told in [
         ({"starts": ["pretrained", "scratch"]}, r"without a pre-training recipe expected \[scratch\]"),
         ({"variants": [["heads", "model.num_attention_heads=2"]]}, "expected a name, a system file, then overrides"),
+        (
+            {"variants": [["two", "ids.yaml", "seed=3"]]},
+            "variants: two: seed would have no effect, every run has its own",
+        ),
+        (
+            {"finetune_overrides": ["init=null", "output=x"]},
+            "init would have no effect.*; finetune_overrides: output would",
+        ),
     ]:
         with pytest.raises(ValueError, match=told):
             GridSettings(**GRID | only | change)

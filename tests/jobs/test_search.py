@@ -114,6 +114,8 @@ def test_a_system_with_a_try_that_was_left_out_is_not_chosen(here):
         ({"values": ["training.metric=[HR@10, MRR]"]}, "training.metric cannot be searched: tries are compared by it"),
         ({"values": ["training.pretrained_rate=[0.1]"]}, "cannot be searched: from scratch nothing is pre-trained"),
         ({"values": ["model.hidden_dropout=[0.2]"] * 2}, "values: model.hidden_dropout: given twice"),
+        ({"overrides": ["evaluation.test=true"]}, "overrides: evaluation.test would have no effect"),
+        ({"overrides": ["model.hidden_dropout=0.1"]}, "overrides: model.hidden_dropout would have no effect"),
     ],
 )
 def test_mistakes_of_a_search_file(change, told):

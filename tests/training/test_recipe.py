@@ -343,17 +343,19 @@ def test_values_that_do_not_fit(value, annotation):
         fit(value, annotation)
 
 
-def test_limits_hold_for_every_element_and_refuse_nan(write):
+def test_limits_hold_for_every_element_and_refuse_nan_and_infinity(write):
     @dataclass
     class Limits:
-        sizes: list[int] = setting([8], choices=[8, 16])
+        sizes: list[int] = setting([8], choices=[8, 16], distinct=True)
         share: float = setting(0.5, min=0, max=1)
+        rate: float | None = setting(None, above=0)
 
-    (choice, nan, high) = (
+    (choice, twice, nan, high, infinite) = (
         mistakes(write("a: {}"), [override], {"a": Limits})[0]
-        for override in ("a.sizes=[8, 15]", "a.share=.nan", "a.share=2")
+        for override in ("a.sizes=[8, 15]", "a.sizes=[16, 8, 16]", "a.share=.nan", "a.share=2", "a.rate=.inf")
     )
     assert choice == "a.sizes (command line): expected one of 8, 16, came 15"
+    assert "expected every one once, came 16 twice" in twice and "expected a finite number, came .inf" in infinite
     assert "expected at least 0, came .nan" in nan and "expected at most 1, came 2.0" in high
 
 

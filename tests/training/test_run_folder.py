@@ -108,7 +108,13 @@ def test_a_run_from_before_a_setting_was_there_goes_on(run, recipe):
 
 
 def test_what_does_not_change_the_result_may_differ(run, recipe):
-    other = recipe("training.progress=false", "training.trackers=[tensorboard]", "description=once more", "results=r")
+    other = recipe(
+        "training.progress=false",
+        "training.trackers=[tensorboard]",
+        "description=once more",
+        "results=r",
+        "training.save_every=3",
+    )
     run.open(other, {"command": "the second"}, resume=True)
     assert [part["command"] for part in about(run)["resumed"]] == ["the second"]
 
