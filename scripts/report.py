@@ -17,6 +17,9 @@ prepared domain becomes a page that shows how it is and what in it will hurt.
     # a table a domain: sampled ranking with full ranking beside it, parameters and GFLOPs, the papers' numbers
     python scripts/report.py runs/intra/table/rows.jsonl --by-domain
 
+    # the same as a picture: every system, its seeds and the printed numbers, a panel each domain and protocol
+    python scripts/report.py runs/intra/table/rows.jsonl --chart intra.png --metrics NDCG@10
+
     # runs/scientific/X-RETR/seed-0/learning_curves.png, also of a run that is still going on
     python scripts/report.py --figures runs/scientific/X-RETR/seed-0
 
@@ -41,7 +44,8 @@ from retr_hf.report.paired import paired_tables
 from retr_hf.report.plots import plot_learning_curves
 from retr_hf.report.published import PUBLISHED_CHOICES
 from retr_hf.report.results import PROTOCOLS, read_rows
-from retr_hf.report.tables import result_tables
+from retr_hf.report.system_plot import plot_systems
+from retr_hf.report.tables import of_systems, result_tables
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -64,6 +68,10 @@ def main(arguments: list[str] | None = None) -> None:
     kinds.add_argument("--by-domain", action="store_true", help="a table a domain, all protocols and costs on a line")
     parser.add_argument("--protocols", nargs="+", choices=PROTOCOLS, help="only these ranking protocols")
     parser.add_argument("--metrics", nargs="+", metavar="NAME", help="only these metrics, e.g. HR@10 NDCG@10")
+    parser.add_argument("--systems", nargs="+", metavar="NAME", help="only these systems, by their names in the rows")
+    parser.add_argument(
+        "--chart", type=Path, metavar="FILE.png", help="draw the rows too: of --metrics the first, else NDCG@10"
+    )
     parser.add_argument(
         "--figures",
         type=Path,
@@ -96,11 +104,13 @@ def main(arguments: list[str] | None = None) -> None:
         parser.error("--quiet is for --domain: tables are what is printed")
     if (options.paired or options.by_domain) and not options.rows:
         parser.error("--paired and --by-domain are about result rows: name a file of them")
-    if options.output and not options.rows:
-        parser.error("--output is for tables: name a file of result rows too")
+    if (options.output or options.chart or options.systems) and not options.rows:
+        parser.error("--output, --chart and --systems are about result rows: name a file of them too")
 
     if options.rows:
         rows = read_rows(options.rows)
+        if options.systems:
+            rows = of_systems(rows, options.systems)
         if options.by_domain:
             from retr_hf.cost import with_costs  # brings torch
 
@@ -108,6 +118,10 @@ def main(arguments: list[str] | None = None) -> None:
         make = paired_tables if options.paired else domain_tables if options.by_domain else result_tables
         tables = make(rows, published=options.published, protocols=options.protocols, metrics=options.metrics)
         write_tables(tables, len(rows), options.output)
+        if options.chart:
+            metric = (options.metrics or ["NDCG@10"])[0]
+            chart = plot_systems(rows, options.chart, metric, options.published, options.protocols)
+            print(f"wrote {chart}", file=sys.stderr)
     for folder in options.figures:
         print(f"wrote {plot_learning_curves(folder, folder / 'learning_curves.png')}", file=sys.stderr)
 

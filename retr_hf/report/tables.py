@@ -68,6 +68,19 @@ def require_metrics(rows: Iterable[ResultRow], metrics: Sequence[str] | None) ->
     return rows
 
 
+def of_systems(rows: Iterable[ResultRow], systems: Sequence[str]) -> list[ResultRow]:
+    """The rows of these systems.
+
+    Raises:
+        DataError: a system that no row is of; says which there are.
+    """
+    rows = list(rows)
+    known = sorted({row.system for row in rows})
+    if unknown := [name for name in systems if name not in known]:
+        raise DataError(f"no row is of {', '.join(unknown)}: the rows are of {', '.join(known)}")
+    return [row for row in rows if row.system in systems]
+
+
 def _table(rows: list[ResultRow], metrics: Sequence[str], published: str, ambiguous: set) -> str:
     first = rows[0]
     domains = sorted({row.domain for row in rows})

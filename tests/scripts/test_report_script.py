@@ -56,6 +56,14 @@ def test_tables_and_figures(tmp_path):
     assert (tmp_path / "a" / "learning_curves.png").read_bytes().startswith(b"\x89PNG")
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["T.md"]
 
+    drawn = report(
+        "*/results.jsonl", "--chart", "new/all.png", "--systems", "X-RETR", "--metrics", "HR@10", folder=tmp_path
+    )
+    assert drawn.returncode == 0 and "NDCG" not in drawn.stdout, drawn.stderr
+    assert (tmp_path / "new" / "all.png").read_bytes().startswith(b"\x89PNG")
+    refused = report("*/results.jsonl", "--systems", "X-RTR", folder=tmp_path)
+    assert refused.returncode == 2 and "no row is of X-RTR: the rows are of X-RETR" in refused.stderr
+
     by_domain = report("a/results.jsonl", "--by-domain", folder=tmp_path)
     assert by_domain.returncode == 0 and "## scientific, test split, real data" in by_domain.stdout, by_domain.stderr
 
@@ -94,7 +102,7 @@ def test_mistakes_are_told_without_a_traceback(tmp_path):
     (tmp_path / "torn.jsonl").write_text('{"recipe": ')
     for arguments, message in [
         ((), "nothing to report: name a file of result rows"),
-        (("--output", "T.md", "--figures", "a"), "--output is for tables"),
+        (("--output", "T.md", "--figures", "a"), "--output, --chart and --systems are about result rows"),
         (("--paired", "--figures", "a"), "--paired and --by-domain are about result rows"),
         (("none.jsonl",), "error: none.jsonl: no result rows there"),
         (("torn.jsonl",), "error: torn.jsonl:1: the last line is torn"),
