@@ -1,5 +1,6 @@
 """How every script begins and ends: mistakes told in words, interruptions that say how to go on."""
 
+import argparse
 import os
 import signal
 import sys
@@ -8,6 +9,13 @@ import time
 from collections.abc import Callable
 
 from .errors import RecipeError, RetrError
+
+
+def at_least_one(text: str) -> int:
+    """The type of an argument that counts. Raises argparse's error for other numbers and words."""
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"expected a whole number, at least 1, came {text}")
+    return int(text)
 
 
 def run(main: Callable[[], None], goes_on: str = "") -> None:

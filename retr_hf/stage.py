@@ -24,11 +24,13 @@ from .training.run_folder import RUN_FILE, RunFolder
 from .training.settings import SETTINGS, VALIDATORS
 
 SCHEMA = {**SETTINGS, "model": MODEL_SECTION}
+# What a run without pre-trained weights does not read: its twin has the same recipe but for these.
+OF_PRETRAINED = {"training.freeze", "training.pretrained_rate"}
 RESUMES = "--resume goes on from the last checkpoint"
 # Overrides that a result row tells in a place of its own, or that cannot change a result.
 TOLD_ELSEWHERE = {
     *("name", "description", "expected", "output", "seed", "init", "results", "data.domains"),
-    *("training.freeze", "training.progress", "training.trackers", "training.save_every"),
+    *("training.progress", "training.trackers", "training.save_every"),
     *("evaluation.cutoffs", "evaluation.batch_size", "evaluation.test"),
 }
 
@@ -152,7 +154,8 @@ def start_run(recipe: Recipe, folder: RunFolder, args: argparse.Namespace) -> Ac
 
 def recipe_as_run(recipe: Recipe) -> str:
     """The files of a recipe and what the command line changed in them, joined by " + ": what a result row tells."""
-    changes = (f"{key}={value}" for key, value in recipe.overrides.items() if key not in TOLD_ELSEWHERE)
+    silent = TOLD_ELSEWHERE | (OF_PRETRAINED if recipe.run.init is None else set())
+    changes = (f"{key}={value}" for key, value in recipe.overrides.items() if key not in silent)
     return " + ".join([recipe.source, *changes])
 
 
@@ -161,6 +164,7 @@ def _about_run(recipe: Recipe, accelerator: Accelerator) -> dict:
         "name": recipe.name,
         "recipe": recipe_as_run(recipe),
         "seed": recipe.run.seed,
+        "init": recipe.run.init,
         "command": shlex.join(sys.argv),
         "started": environment()["date"],
         "finished": None,

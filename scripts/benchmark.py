@@ -46,7 +46,7 @@ def main(arguments: list[str] | None = None) -> int:
         bar = tqdm(plan(args), unit="case", disable=args.quiet)
         for what, make in bar:
             bar.set_description(what)
-            row = make() | {"machine": machine(), **environment(Path(__file__).parent)}
+            row = make() | {"machine": machine(), **environment()}
             rows.append(row)
             if args.json:
                 with open(args.json, "a", encoding="utf-8") as file:

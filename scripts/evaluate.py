@@ -22,7 +22,7 @@ from retr_hf.baselines.poprec import poprec
 from retr_hf.baselines.recguru import RecGuru, RecGuruConfig
 from retr_hf.baselines.text_similarity import text_similarity
 from retr_hf.data.domain import PreparedDomain, load_domain
-from retr_hf.entry import run
+from retr_hf.entry import at_least_one, run
 from retr_hf.errors import DataError
 from retr_hf.evaluation.histories import histories_of
 from retr_hf.evaluation.metrics import user_differences
@@ -50,8 +50,8 @@ def main() -> None:
         help="another model folder, or a baseline: print the difference user by user, with its 95 %% interval",
     )
     parser.add_argument("--split", choices=("validation", "test"), default="test")
-    parser.add_argument("--cutoffs", type=int, nargs="+", default=[10, 50], help="k of HR@k and NDCG@k")
-    parser.add_argument("--batch-size", type=int, default=512)
+    parser.add_argument("--cutoffs", type=at_least_one, nargs="+", default=[10, 50], help="k of HR@k and NDCG@k")
+    parser.add_argument("--batch-size", type=at_least_one, default=512)
     parser.add_argument("--name", help="system name in the result row (default: the run's or the baseline's)")
     parser.add_argument("--sources", nargs="*", help="domains the model was pre-trained on, if its folder does not say")
     parser.add_argument("--results", help="JSON lines file that the rows are added to")
@@ -114,6 +114,7 @@ def about_model(args, domain: str) -> dict:
         "system": ran.get("name", Path(args.model).name),
         "sources": sources,
         "seed": ran.get("seed", 0),
+        "init": ran.get("init"),
         "model": args.model,
     }
 

@@ -204,6 +204,7 @@ def test(recipe, domain: PreparedDomain, model, text, progress, sources: list[st
         system=recipe.name,
         sources=sources,
         seed=recipe.run.seed,
+        init=recipe.run.init,
         model=str(folder.path),
         settings=settings,
     )

@@ -92,8 +92,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--quiet", action="store_true", help="with --domain: only the files, nothing to the terminal")
     options = parser.parse_intermixed_args(arguments)
     if options.domain:
-        if options.rows or options.figures or options.paired or options.by_domain:
-            parser.error("--domain stands alone: rows, --figures, --paired and --by-domain are about runs; call twice")
+        of_runs = ("rows", "figures", "paired", "by_domain", "chart", "systems", "protocols", "metrics")
+        if given := [f"--{name}".replace("_", "-") for name in of_runs if getattr(options, name)]:
+            parser.error(f"--domain stands alone: {', '.join(given).replace('--rows', 'rows')} of runs; call twice")
         look(options)
         return
     if not options.rows and not options.figures:

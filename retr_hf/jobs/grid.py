@@ -42,6 +42,12 @@ class GridSettings:
     description: str = setting("", help="what the grid is, in a sentence or two; the table opens with it")
     pretrain: str | None = setting(None, help="pre-training recipe; null where nothing is pre-trained", exists=True)
     finetune: list[str] = setting(help="fine-tuning recipes, the targets", exists=True)
+    searched: str | None = setting(
+        None,
+        help="output of a search: what it chose for a system on a target is laid over the fine-tuning of both twins, "
+        "and not over the pre-training",
+        exists=True,
+    )
     systems: list[str] = setting([], help="system files, laid over both kinds of recipes", exists=True)
     scratch_only: list[str] = setting(
         [], help="system files that are run from scratch and not pre-trained", exists=True
@@ -104,6 +110,11 @@ class System:
     overrides: tuple[str, ...] = ()
     carried: bool = True
 
+    @property
+    def of_model(self) -> list[str]:
+        """The overrides that another task's recipe has too."""
+        return [override for override in self.overrides if override.startswith(("model.", "name="))]
+
 
 @dataclass(frozen=True)
 class Target:
@@ -133,7 +144,7 @@ class Plan:
     Attributes:
         jobs: in the order they should start.
         left_out: one sentence for every run that the data or the model rule out.
-        systems: names of what is measured, in the order of the table.
+        systems: names of what is measured, in the order of the table. targets: the domains.
         rows: file of the result rows.
 
     Raises:
@@ -148,7 +159,7 @@ class Plan:
         self.left_out: list[str] = []
         self.systems: list[str] = list(grid.baselines)
         self._recipes_on_target = {file: recipes for file, *recipes in grid.pretrain_on_target}
-        targets = self._targets()
+        self.targets = targets = self._targets()
         for target in targets:
             for baseline in grid.baselines:
                 if baseline == "text-similarity" and not target.has_text:
@@ -159,7 +170,7 @@ class Plan:
             carried = grid.pretrain is not None and file not in (*grid.scratch_only, *self._recipes_on_target)
             self._plan_system(System(file, Path(file).stem, carried=carried), targets)
         for name, file, *overrides in grid.variants:
-            stem = re.sub(r"[^a-z0-9.]+", "_", name.lower()).strip("_")
+            stem = re.sub(r"((?!-[\d.])[^a-z0-9.])+", "_", name.lower()).strip("_")  # a minus before a number stays
             self._plan_system(System(file, stem, (*overrides, f"name={inline(name)}"), carried=False), targets)
         if twice := [name for name, count in Counter(job.name for job in self.jobs).items() if count > 1]:
             raise RecipeError("grid", [f"{twice[0]}: given twice; systems differ by file name, targets by domain"])
@@ -180,7 +191,7 @@ class Plan:
             first = _load(targets[0].recipe, [*grid.finetune_overrides, *system.overrides], "finetune", system.file)
             name, shape = first.name, {}
         else:
-            pretraining = _load(grid.pretrain, [*overrides, *system.overrides], "pretrain", system.file)
+            pretraining = _load(grid.pretrain, [*overrides, *system.of_model], "pretrain", system.file)
             name, shape = pretraining.name, pretraining["model"]
         self.systems.append(name)
         if system.file in self._recipes_on_target:
@@ -215,8 +226,7 @@ class Plan:
             return
         job = f"{target.domain.name}/{system.stem}/pretraining"
         folder = RunFolder(self.output / job)
-        of_model = [override for override in system.overrides if override.startswith(("model.", "name="))]
-        overrides = [*self.grid.pretrain_overrides, *of_model, f"output={inline(str(folder.path))}"]
+        overrides = [*self.grid.pretrain_overrides, *system.of_model, f"output={inline(str(folder.path))}"]
         recipe, words = _load_on_target(own[0], overrides), (self._script("s3rec"), own[0], *overrides)
         self.jobs.append(TrainingJob(job, f"s3rec {target.domain.name}", None, words, recipe, folder, None))
         for seed in self.grid.seeds:
@@ -232,6 +242,7 @@ class Plan:
         needs: str | None = None,
     ) -> None:
         stem, label = system.stem, "scratch" if start is None else "pretrained"
+        file = self._file(system, target)
         job = f"{target.domain.name}/{stem}/{label}-{seed}"
         folder = RunFolder(self.output / job)
         overrides = [
@@ -243,20 +254,31 @@ class Plan:
             f"results={inline(str(self.rows))}",
             f"init={inline(None if start is None else str(start.path))}",
         ]
-        recipe = _load(target.recipe, [*overrides, "training.freeze=none"], "finetune", system.file)
+        of_scratch = ["training.freeze=none", "training.pretrained_rate=1.0"]
+        recipe = _load(target.recipe, [*overrides, *of_scratch], "finetune", file)
         # The twin is the model that would have been loaded, to the last line; so both say the same.
         missing = {key: value for key, value in shape.items() if key not in recipe["model"]}
         overrides += [f"model.{key}={inline(value)}" for key, value in missing.items()]
-        overrides += ["training.freeze=none"] if start is None else []
+        overrides += of_scratch if start is None else []
         obstacle = _obstacle({**shape, **recipe["model"]}, [target], carried=system.carried and start is not None)
         if obstacle:
             sentence = f"{recipe.name} on {target.domain.name}, {label}: {obstacle}"
             self.left_out += [] if sentence in self.left_out else [sentence]
             return
-        recipe = _load(target.recipe, overrides, "finetune", system.file)
-        words = (self._script("finetune"), target.recipe, system.file, *overrides)
-        kind = f"finetune {target.domain.name}"
-        self.jobs.append(TrainingJob(job, kind, needs, words, recipe, folder, start))
+        recipe = _load(target.recipe, overrides, "finetune", file)
+        words = (self._script("finetune"), target.recipe, file, *overrides)
+        kind, rows = f"finetune {target.domain.name}", self.rows if recipe["evaluation"].test else None
+        self.jobs.append(TrainingJob(job, kind, needs, words, recipe, folder, start, rows))
+
+    def _file(self, system: System, target: Target) -> str:
+        """The system file of a fine-tuning: what a search chose on this target, where one is given."""
+        if self.grid.searched is None:
+            return system.file
+        chosen = Path(self.grid.searched) / target.domain.name / Path(system.file).name
+        if not chosen.is_file():
+            told = f"searched: {chosen} is not there: let scripts/search.py search {system.file} on {target.recipe}"
+            raise RecipeError("grid", [told])
+        return str(chosen)
 
     def _evaluate(self, target: Target, system: str, start: RunFolder | None, *what: str) -> None:
         cutoffs = _load(target.recipe, self.grid.finetune_overrides, "finetune")["evaluation"].cutoffs
@@ -267,7 +289,8 @@ class Plan:
         needs = None if start is None else f"pretrain/{start.path.name}"
         domain = target.domain.name
         self.systems += [] if system in self.systems else [system]
-        self.jobs.append(EvaluationJob(job, "evaluate", needs, tuple(words), self.rows, system, domain, start))
+        words, cutoffs = tuple(words), tuple(cutoffs)
+        self.jobs.append(EvaluationJob(job, "evaluate", needs, words, self.rows, system, domain, start, cutoffs))
 
     def _script(self, name: str) -> str:
         return str(self.scripts / f"{name}.py")

@@ -9,16 +9,19 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from ..errors import DataError
 from ..report.results import ResultRow, read_rows
 from ..training.recipe import Recipe
 from ..training.run_folder import RUN_FILE, RunFolder
+from ..training.strict_yaml import inline
 
 
 @dataclass(frozen=True)
 class TrainingJob:
     """A run of a training script; see ``queue.Job``.
 
-    words: the command without --resume or --overwrite. start: the run whose model it begins with.
+    words: the command without --resume or --overwrite. start: the run whose model it begins with. rows: the file that
+    its result rows go to, None of a run that has none.
     """
 
     name: str
@@ -28,12 +31,17 @@ class TrainingJob:
     recipe: Recipe
     folder: RunFolder
     start: RunFolder | None
+    rows: Path | None = None
 
     def done(self) -> bool:
-        """Whether the run is finished. RecipeError: it was made with another recipe."""
+        """Whether the run is finished. RecipeError: it was made with another recipe. DataError: its rows are gone."""
         if not self.folder.finished or self._outdated():
             return False
         self.folder.require_same(self.recipe)
+        if self.rows is not None and not any(map(self.made, _rows(self.rows))):
+            domain, name = self.recipe["data"].domains[0], inline(self.recipe.name)
+            again = f"scripts/evaluate.py {self.folder.path} {domain} --name {name} --results {self.rows}"
+            raise DataError(f"{self.folder.path} is finished, but no row of it is in {self.rows}: python {again}")
         return True
 
     def made(self, row: ResultRow) -> bool:
@@ -66,12 +74,15 @@ class EvaluationJob:
     system: str
     domain: str
     start: RunFolder | None
+    cutoffs: tuple[int, ...]
 
     def done(self) -> bool:
         """Whether its rows are there, of this model and not of an older one. DataError: rows that cannot be read."""
         since = None if self.start is None else _moment(_about(self.start), "finished")
-        return self.rows.is_file() and any(
-            self.made(row) and (since is None or row.when >= since) for row in read_rows(self.rows)
+        wanted = {f"HR@{k}" for k in self.cutoffs}
+        return any(
+            self.made(row) and wanted <= row.metrics.keys() and (since is None or row.when >= since)
+            for row in _rows(self.rows)
         )
 
     def made(self, row: ResultRow) -> bool:
@@ -84,6 +95,10 @@ class EvaluationJob:
     def command(self) -> list[str]:
         """The command."""
         return list(self.words)
+
+
+def _rows(file: Path) -> list[ResultRow]:
+    return read_rows(file) if file.is_file() else []
 
 
 def _about(folder: RunFolder) -> dict:

@@ -91,14 +91,14 @@ class JobQueue:
                 self.waiting.append(job)
 
     def run(self) -> None:
-        """Until nothing waits. KeyboardInterrupt ends the running processes and is passed on."""
+        """Until nothing waits. KeyboardInterrupt, and any error, ends the running processes and is passed on."""
         self.tell(f"{len(self.jobs)} jobs, {len(self.finished)} of them done already")
         try:
             while self.waiting or self.running:
                 self._start_some()
                 if not self._collect():
                     time.sleep(PAUSE)
-        except KeyboardInterrupt:
+        except BaseException:
             for _, process, _ in self.running.values():
                 process.terminate()
             for _, process, _ in self.running.values():
@@ -134,7 +134,7 @@ class JobQueue:
             self.finished.add(job.name)
             if (took := job.took()) is not None:
                 self.seconds[job.kind].append(took)
-        except RetrError as error:
+        except (RetrError, OSError, ValueError) as error:
             self._fail(job, " ".join(str(error).split()))
         return True
 
@@ -147,10 +147,17 @@ class JobQueue:
             elif not self._ready(job):
                 continue
             elif not self._settled(job):
-                self.tell(f"{self._place()} {job.name}: started, log {self.log_of(job)}")
-                process = self.start(job.command(), self.log_of(job), self.threads)
-                self.running[job.name] = job, process, time.monotonic()
+                self._begin(job)
             self.waiting.remove(job)
+
+    def _begin(self, job: Job) -> None:
+        try:
+            process = self.start(job.command(), self.log_of(job), self.threads)
+        except (OSError, ValueError) as error:
+            self._fail(job, f"could not be started: {error}")
+            return
+        self.tell(f"{self._place()} {job.name}: started, log {self.log_of(job)}")
+        self.running[job.name] = job, process, time.monotonic()
 
     def _collect(self) -> bool:
         """Takes in the processes that ended; whether there was any."""

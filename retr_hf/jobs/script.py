@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from ..entry import at_least_one
 from ..training.folder_lock import hold
 from ..training.recipe import Schema, describe_schema
 from .queue import JobQueue
@@ -29,13 +30,6 @@ def job_parser(doc: str, schema: Schema, kind: str) -> argparse.ArgumentParser:
     return parser
 
 
-def at_least_one(text: str) -> int:
-    """A number of processes. Raises argparse's error for others."""
-    if not text.isdecimal() or not int(text):
-        raise argparse.ArgumentTypeError(f"expected at least 1, came {text}")
-    return int(text)
-
-
 def work_off(queue: JobQueue, output: Path, then: Callable[[], None], dry_run: bool = False) -> int:
     """Runs what is left of a queue, or prints its commands, and calls ``then`` also after a failure or Ctrl-C.
 
@@ -55,9 +49,9 @@ def work_off(queue: JobQueue, output: Path, then: Callable[[], None], dry_run: b
             queue.run()
     except KeyboardInterrupt:
         interrupted = True
-    then()
     for name, reason in queue.failed.items():
         print(f"failed: {name}: {reason}", file=sys.stderr)
+    then()
     if interrupted:
         print("interrupted; the same command goes on", file=sys.stderr)
     return 130 if interrupted else 1 if queue.failed else 0

@@ -12,7 +12,7 @@ import json
 import os
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from itertools import groupby, product
+from itertools import product
 from pathlib import Path
 from statistics import fmean
 
@@ -132,6 +132,12 @@ class Search:
         self._tries_each = len(self._variants) // len(settings.systems) * len(settings.seeds)
         plan = Plan(grid, scripts)
         self.jobs, self.left_out = plan.jobs, plan.left_out
+        self.domains = [target.domain.name for target in plan.targets]
+        metrics = sorted({job.recipe["training"].metric for job in self.jobs})
+        if len(metrics) > 1:
+            told = f"training.metric: {' and '.join(metrics)}: tries are compared by one, set it in overrides"
+            raise RecipeError("search", [told])
+        self.metric = metrics[0] if metrics else ""
 
     def tries(self, finished: Collection[str]) -> list[Try]:
         """Every run, by domain and system; with its score if the name of its job is among ``finished``."""
@@ -150,8 +156,8 @@ class Search:
         """
         tries, lines, written = self.tries(finished), [], []
         _write(self.output / TRIES_FILE, "".join(_json_line(one) for one in tries if one.score is not None))
-        for (domain, system), group in groupby(tries, key=lambda one: (one.domain, one.system)):
-            group = list(group)
+        for domain, system in product(self.domains, self.settings.systems):
+            group = [one for one in tries if (one.domain, one.system) == (domain, system)]
             choices = {one.values: [each for each in group if each.values == one.values] for one in group}
             best, path = None, self.output / domain / f"{Path(system).stem}.yaml"
             if len(group) == self._tries_each and all(one.score is not None for one in group):
@@ -161,7 +167,7 @@ class Search:
             else:
                 path.unlink(missing_ok=True)  # of an earlier search, of other values
             lines += [_line(seeds, "yes" if values == best else "") for values, seeds in choices.items()]
-        header = ["domain", "system", *self.keys, f"validation {_metric(tries[0])}", "best epoch", "chosen"]
+        header = ["domain", "system", *self.keys, f"validation {self.metric}", "best epoch", "chosen"]
         notes = [self.settings.description, *(f"left out: {sentence}" for sentence in self.left_out)]
         _write(self.output / TABLE_FILE, "\n\n".join([*filter(None, notes), "\n".join(markdown([header, *lines])), ""]))
         return written
@@ -174,10 +180,11 @@ class Search:
             section, _, name = key.partition(".")
             content.setdefault(section, {})[name] = value
         return (
-            f"# {Path(first.system).stem}, chosen on {first.domain}: validation {_metric(first)} "
+            f"# {Path(first.system).stem}, chosen on {first.domain}: validation {self.metric} "
             f"{fmean(one.score for one in chosen):.4f}, seeds {self.settings.seeds}, {about['date'][:10]}"
             + (f", commit {about['commit'][:7]}\n" if about["commit"] else "\n")
             + "".join(f"#   {entry}\n" for entry in self.settings.values)
+            + "# For fine-tuning. A grid that pre-trains takes the folder of the search as `searched`.\n"
             + strict_yaml.write(content)
         )
 

@@ -13,7 +13,7 @@ from statistics import fmean, stdev
 from ..errors import DataError
 from .published import claims_beside, printed_name, published_numbers
 from .results import ResultRow
-from .tables import CAPTIONS, CELLS, CLAIMS, markdown, mean_cell, require_metrics
+from .tables import CAPTIONS, CELLS, CLAIMS, markdown, mean_cell, require_metrics, shown_metrics
 
 SHOWN_PROTOCOLS, SHOWN_METRICS = ("sampled", "full"), ("HR@10", "NDCG@10", "MRR")
 FIGURES = {  # what rows say of a model in ``settings`` -> what it is; a number, or one a block
@@ -42,13 +42,13 @@ def domain_tables(
         rows: as ``read_rows`` gives them; real and synthetic data, and splits, have tables of their own.
         systems: have a row in any case, and in this order, before others; what was not measured is an empty cell.
         published: as in ``published.claims_beside``; claims stand under the system they are of.
-        protocols, metrics: only these; None means ``sampled`` and ``full``, HR@10, NDCG@10 and MRR.
+        protocols, metrics: only these; None means ``sampled`` and ``full``, HR@10, NDCG@10 and MRR (``shown_metrics``).
 
     Raises:
         DataError: no rows to show, a metric that none has, or an unknown choice of ``published``.
     """
     rows = require_metrics(rows, metrics)
-    protocols, metrics = protocols or SHOWN_PROTOCOLS, metrics or SHOWN_METRICS
+    protocols, metrics = protocols or SHOWN_PROTOCOLS, metrics or shown_metrics(rows, SHOWN_METRICS)
     groups = defaultdict(lambda: defaultdict(list))
     for row in rows:
         if row.protocol in protocols and any(metric in row.metrics for metric in metrics):
@@ -117,12 +117,12 @@ def _heads(rankings: Iterable[Ranking]) -> dict[Ranking, str]:
 
 
 def _measured(rows: list[ResultRow], shown: Sequence[str]) -> list[Line]:
-    """A line for each system of a domain, for each recipe where several recipes measured it, and for each list of other
-    domains that it was trained on before."""
+    """A line for each system of a domain, for each recipe and initial model where several measured it, and for each
+    list of other domains that it was trained on before."""
     recipes, groups = defaultdict(set), defaultdict(list)
     for row in rows:
-        recipes[row.system, tuple(row.sources)].add(row.recipe)
-        groups[row.system, tuple(row.sources), row.recipe].append(row)
+        recipes[row.system, tuple(row.sources)].add(row.made_by)
+        groups[row.system, tuple(row.sources), row.made_by].append(row)
     lines = []
     for (system, sources, recipe), some in groups.items():
         label = system if len(recipes[system, sources]) == 1 else f"{system} [{recipe}]"

@@ -7,7 +7,7 @@ nothing about other users, other pre-training seeds or other sources.
 """
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
@@ -17,7 +17,7 @@ from scipy.stats import t as student
 from ..errors import DataError
 from .published import PUBLISHED_CHOICES, claims_beside
 from .results import PROTOCOLS, ResultRow
-from .tables import CAPTIONS, CLAIMS, markdown, mean_cell, require_metrics
+from .tables import CAPTIONS, CLAIMS, markdown, mean_cell, require_metrics, shown_metrics
 
 CONFIDENCE = 0.95
 SHOWN_PROTOCOLS, SHOWN_METRICS = ("full", "full-unseen"), ("HR@10", "NDCG@10")
@@ -87,18 +87,22 @@ def paired_difference(pairs: Sequence[tuple[float, float]]) -> Difference:
 
 
 def pair(rows: Iterable[ResultRow]) -> list[Line]:
-    """The lines of one domain, split, protocol and kind of data: a line for each system, recipe and list of sources.
+    """The lines of one domain, split, protocol and kind of data: a line for each system, recipe, list of sources and
+    initial model.
 
     From-scratch runs stand beside the pre-trained ones of their system and recipe, whatever the sources of those.
     """
     runs = defaultdict(lambda: defaultdict(dict))
     for row in rows:
-        runs[row.system, row.recipe][tuple(row.sources)][row.seed] = row.metrics
+        start = None if not row.sources else row.init
+        runs[row.system, row.recipe][tuple(row.sources), start][row.seed] = row.metrics
     lines = []
-    for (system, recipe), by_sources in runs.items():
-        scratch = by_sources.pop((), {})
-        for sources, seeds in (by_sources or {(): {}}).items():
-            lines.append(Line(system, recipe, sources, seeds, scratch))
+    for (system, recipe), starts in runs.items():
+        scratch = starts.pop(((), None), {})
+        seen = Counter(sources for sources, _ in starts)
+        for (sources, start), seeds in (starts or {((), None): {}}).items():
+            told = f"{recipe} + init={start}" if seen[sources] > 1 else recipe
+            lines.append(Line(system, told, sources, seeds, scratch))
     return lines
 
 
@@ -115,7 +119,7 @@ def paired_tables(
         rows: as ``read_rows`` gives them; the test split is shown.
         systems: have a row in any case, and in this order, before others; what was not measured is an empty cell.
         published: as in ``result_tables``; in a column of its own, under protocol ``full`` of real data.
-        protocols, metrics: only these; None means ``full`` and ``full-unseen``, HR@10 and NDCG@10.
+        protocols, metrics: only these; None means ``full`` and ``full-unseen``, HR@10 and NDCG@10 (``shown_metrics``).
 
     Raises:
         DataError: no rows to show, a metric that none has, or an unknown choice of ``published``.
@@ -123,7 +127,7 @@ def paired_tables(
     if published not in PUBLISHED_CHOICES:
         raise DataError(f"published must be one of {', '.join(PUBLISHED_CHOICES)}; got {published!r}")
     rows, groups = require_metrics(rows, metrics), defaultdict(list)
-    protocols, metrics = protocols or SHOWN_PROTOCOLS, metrics or SHOWN_METRICS
+    protocols, metrics = protocols or SHOWN_PROTOCOLS, metrics or shown_metrics(rows, SHOWN_METRICS)
     for row in rows:
         if row.split == "test" and row.protocol in protocols and any(metric in row.metrics for metric in metrics):
             candidates = row.candidates if row.protocol == "sampled" else 0

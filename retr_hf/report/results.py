@@ -7,8 +7,9 @@ import os
 import platform
 import subprocess
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import datetime, timezone
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -20,24 +21,32 @@ PROTOCOLS = ("full", "full-unseen", "sampled")
 PACKAGES = ("torch", "transformers", "datasets", "accelerate")
 
 
-def environment(folder: str | Path = ".") -> dict[str, Any]:
-    """What a measurement was made with: the fields ``commit``, ``versions`` and ``date`` of a row.
+@cache  # what is committed while a process runs is not what it runs
+def commit_of(file: Path) -> str | None:
+    """The git commit of the repository that tracks a file, with ``-dirty`` at its end if tracked files were changed.
 
-    ``commit`` is the git commit of ``folder``, with ``-dirty`` at its end if tracked files were changed, None outside
-    of a repository. Versions come from package metadata: nothing heavy is imported.
+    None where no repository tracks it: a package installed inside somebody's repository is not at that one's commit.
     """
+    tracked = ["git", "ls-files", "--error-unmatch", file.name]
     describe = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:
-        git = subprocess.run(describe, cwd=folder, capture_output=True, text=True, check=True)
-        commit = git.stdout.strip()
+        subprocess.run(tracked, cwd=file.parent, capture_output=True, check=True)
+        git = subprocess.run(describe, cwd=file.parent, capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
-        commit = None
+        return None
+    return git.stdout.strip()
+
+
+def environment() -> dict[str, Any]:
+    """What a measurement was made with: the fields ``commit`` (of this package, ``commit_of``), ``versions`` and
+    ``date`` of a row. Versions come from package metadata: nothing heavy is imported."""
     versions = {"python": platform.python_version(), "retr_hf": __version__}
     for package in PACKAGES:
         try:
             versions[package] = version(package)
         except PackageNotFoundError:
             versions[package] = None
+    commit = commit_of(Path(__file__))
     return {"commit": commit, "versions": versions, "date": datetime.now(timezone.utc).isoformat(timespec="seconds")}
 
 
@@ -65,6 +74,7 @@ class ResultRow:
     commit: str | None = None
     versions: dict[str, str | None] = field(default_factory=dict)
     date: str  # ISO 8601; without a zone it is read as UTC
+    init: str | None = None  # the model whose weights it began with, as the recipe names it; None is from scratch
     model: str | None = None
     settings: dict[str, Any] = field(default_factory=dict)
 
@@ -90,19 +100,33 @@ class ResultRow:
     @property
     def key(self) -> tuple:
         """What was measured. Two rows with the same key are the same measurement made twice."""
-        measured = (self.recipe, self.system, self.domain, tuple(self.sources), self.split, self.protocol)
+        measured = (self.made_by, self.system, self.domain, tuple(self.sources), self.split, self.protocol)
         return (*measured, self.seed, self.synthetic)
+
+    @property
+    def made_by(self) -> str:
+        """The recipe and what it began with: rows that differ in it are no seeds of one another."""
+        return self.recipe if self.init is None else f"{self.recipe} + init={self.init}"
+
+    def repeats(self, other: "ResultRow") -> bool:
+        """Whether both measured the same weights: what both tell of them is equal."""
+        shared = self.metrics.keys() & other.metrics.keys()
+        same = (math.isclose(self.metrics[name], other.metrics[name], rel_tol=1e-9) for name in shared)
+        return self.key == other.key and bool(shared) and all(same)
 
 
 FIELDS = {entry.name for entry in fields(ResultRow)}
-REQUIRED = FIELDS - {"commit", "versions", "model", "settings"}
+REQUIRED = FIELDS - {"commit", "versions", "init", "model", "settings"}
 
 
 def append_rows(path: str | Path, rows: Iterable[ResultRow]) -> None:
     """Appends rows to a JSON lines file, which is made if it is missing. Nothing in it is replaced.
 
     All rows go out in one write under a lock and are on the disk when it returns, so that runs that end at the same
-    time do not interleave. A torn last line (a full disk, a crash) is closed first and stays visible to ``read_rows``.
+    time do not interleave. A torn last line (a crash) is closed first and stays visible to ``read_rows``.
+
+    Raises:
+        OSError: they do not fit on the disk; the file is as it was.
     """
     lines = "".join(json.dumps(asdict(row), ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
     path = Path(path)
@@ -112,15 +136,22 @@ def append_rows(path: str | Path, rows: Iterable[ResultRow]) -> None:
         if end := file.seek(0, os.SEEK_END):
             file.seek(end - 1)
             lines = lines if file.read(1) == b"\n" else "\n" + lines
-        file.write(lines.encode())
-        os.fsync(file.fileno())
+        left = memoryview(lines.encode())
+        try:
+            while left:  # a disk that is nearly full takes a part, and refuses the next
+                left = left[file.write(left) :]
+            os.fsync(file.fileno())
+        except OSError:
+            file.truncate(end)
+            raise
 
 
 def read_rows(paths: str | Path | Iterable[str | Path]) -> list[ResultRow]:
     """Rows of one or several JSON lines files; a path may be a pattern (``runs/*/rows.jsonl``).
 
     The same measurement (``ResultRow.key``) seen twice, in one file or in several: the one with the latest date wins,
-    of equal dates the one read last. The order is that of the first appearance.
+    of equal dates the one read last. Where both measured the same weights (evaluated again, at other cutoffs say), the
+    metrics and settings that only the other has are kept. The order is that of the first appearance.
 
     Raises:
         DataError: no such file, a torn or malformed line (named by file and number), missing or unknown fields.
@@ -131,9 +162,15 @@ def read_rows(paths: str | Path | Iterable[str | Path]) -> list[ResultRow]:
         for number, line in enumerate(lines, start=1):
             if line.strip():
                 row = _parse(line, f"{path}:{number}", torn=number == len(lines))
-                if row.key not in rows or row.when >= rows[row.key].when:
-                    rows[row.key] = row
+                rows[row.key] = _later(rows[row.key], row) if row.key in rows else row
     return list(rows.values())
+
+
+def _later(first: ResultRow, second: ResultRow) -> ResultRow:
+    older, newer = (first, second) if second.when >= first.when else (second, first)
+    if not newer.repeats(older):
+        return newer
+    return replace(newer, metrics=older.metrics | newer.metrics, settings=older.settings | newer.settings)
 
 
 def _moment(date: str) -> datetime:

@@ -1,7 +1,7 @@
 """Result rows -> one picture: systems down, a column each protocol, a row of panels each domain."""
 
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from statistics import fmean
@@ -87,10 +87,10 @@ def _title(synthetic: bool, split: str, domain: str) -> str:
 
 
 def _labels(rows: Iterable[ResultRow]) -> dict[tuple, str]:
-    """(system, sources, recipe) -> what its line is called: as little as tells it from the others of its domain."""
+    """(system, sources, made by) -> what its line is called: as little as tells it from the others of its domain."""
     recipes, starts = defaultdict(set), defaultdict(set)
     for row in rows:
-        recipes[row.system, tuple(row.sources)].add(row.recipe)
+        recipes[row.system, tuple(row.sources)].add(row.made_by)
         starts[row.system].add(tuple(row.sources))
     labels = {}
     for (system, sources), names in recipes.items():
@@ -102,14 +102,16 @@ def _labels(rows: Iterable[ResultRow]) -> dict[tuple, str]:
             own = own or (["as it is"] if len(names) > 1 else [])
             told = system + (start if len(starts[system]) > 1 else "")
             labels[system, sources, name] = told + (f" ({', '.join(own)})" if own else "")
-    return labels
+    taken = Counter(labels.values())
+    whole = {key: f"{key[0]}, from {', '.join(key[1]) or 'scratch'} [{key[2]}]" for key in labels}
+    return {key: label if taken[label] == 1 else whole[key] for key, label in labels.items()}
 
 
 def _panel(rows: list[ResultRow], names: dict[tuple, str], metric: str, published: str) -> tuple[Panel, Panel]:
     """What was measured, and what is printed."""
     measured, printed = defaultdict(list), {}
     for row in rows:
-        measured[names[row.system, tuple(row.sources), row.recipe]].append(row.metrics[metric])
+        measured[names[row.system, tuple(row.sources), row.made_by]].append(row.metrics[metric])
     for claim in claims_beside(rows, published):
         if metric in claim.metrics:
             printed[claim.label] = [claim.metrics[metric]]

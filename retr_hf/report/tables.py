@@ -27,8 +27,8 @@ def result_tables(
     """One Markdown table for each protocol and set of metrics: rows are systems, columns domains x metrics.
 
     Rows of different splits, of real and synthetic data, and of different numbers of sampled candidates never share
-    a table. A system has a row for each list of sources, and for each recipe if several recipes measured the same
-    domain. What was not measured is an empty cell.
+    a table. A system has a row for each list of sources, and for each recipe and initial model if several
+    measured the same domain. What was not measured is an empty cell.
 
     Args:
         rows: as ``read_rows`` gives them.
@@ -68,6 +68,12 @@ def require_metrics(rows: Iterable[ResultRow], metrics: Sequence[str] | None) ->
     return rows
 
 
+def shown_metrics(rows: Iterable[ResultRow], usual: Sequence[str]) -> list[str]:
+    """The usual metrics, or all that the rows have where these are of other cutoffs."""
+    known = {name for row in rows for name in row.metrics}
+    return list(usual) if any("@" in name for name in known & {*usual}) else sorted(known, key=_metric_order)
+
+
 def of_systems(rows: Iterable[ResultRow], systems: Sequence[str]) -> list[ResultRow]:
     """The rows of these systems.
 
@@ -101,11 +107,11 @@ def _table(rows: list[ResultRow], metrics: Sequence[str], published: str, ambigu
 
 
 def _ambiguous(rows: Iterable[ResultRow]) -> set[tuple[str, tuple[str, ...]]]:
-    """(system, sources) that several recipes measured on one domain, in whichever tables these stand: they are told
-    apart by their recipes."""
+    """(system, sources) that several recipes or initial models measured on one domain, in whichever tables these stand:
+    they are told apart by these."""
     recipes = defaultdict(set)
     for row in rows:
-        recipes[row.system, tuple(row.sources), row.domain].add(row.recipe)
+        recipes[row.system, tuple(row.sources), row.domain].add(row.made_by)
     return {key[:2] for key, names in recipes.items() if len(names) > 1}
 
 
@@ -114,7 +120,7 @@ def _measured(rows: list[ResultRow], ambiguous: set) -> dict[tuple[str, tuple[st
     values = defaultdict(lambda: defaultdict(list))
     for row in rows:
         key = row.system, tuple(row.sources)
-        label = f"{row.system} [{row.recipe}]" if key in ambiguous else row.system
+        label = f"{row.system} [{row.made_by}]" if key in ambiguous else row.system
         for metric, value in row.metrics.items():
             values[label, key[1]][row.domain, metric].append(value)
     return {line: {column: mean_cell(cell) for column, cell in cells.items()} for line, cells in values.items()}

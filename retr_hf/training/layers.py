@@ -126,4 +126,7 @@ def lay_overrides(given: dict, origin: Origin, overrides: Sequence[str], section
             given[path[0]] = value
         elif given.get(path[0]) is None or isinstance(given[path[0]], dict):
             given[path[0]] = {**(given.get(path[0]) or {}), path[1]: value}
+        else:
+            yield f"override {override!r}: {path[0]} is a key and no section; write {path[0]}=value"
+            continue
         origin[path] = " (command line)"

@@ -133,7 +133,8 @@ def train(
             bar.set_postfix(epoch=progress.epoch + 1, loss=f"{loss:.4f}", refresh=False)
             if progress.step == total:
                 break
-            if settings.save_every and progress.step % settings.save_every == 0:
+            ended = progress.step_in_epoch == batches.steps_per_epoch  # which is saved below, with its line of the log
+            if settings.save_every and progress.step % settings.save_every == 0 and not ended:
                 _save(run, accelerator, progress)
         if progress.step_in_epoch == batches.steps_per_epoch:
             progress.epoch, progress.step_in_epoch = progress.epoch + 1, 0

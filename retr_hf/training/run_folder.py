@@ -12,6 +12,7 @@ OUTPUT/
 import json
 import os
 import shutil
+from collections.abc import Iterator
 from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 
@@ -41,14 +42,15 @@ class RunFolder:
     def finished(self) -> bool:
         """Whether the run came to its end."""
         file = self.path / RUN_FILE
-        return file.is_file() and json.loads(file.read_text(encoding="utf-8")).get("finished") is not None
+        return file.is_file() and _read_json(file).get("finished") is not None
 
     def open(self, recipe: Recipe, about: dict, resume: bool = False, overwrite: bool = False) -> None:
         """Prepares the folder for a run, or for its continuation.
 
         Raises:
             RecipeError: the folder holds a run and neither ``resume`` nor ``overwrite`` was asked for; or the run to be
-                resumed had another recipe; or another process works in it.
+                resumed had another recipe; or another process works in it; or what would be overwritten holds more than
+                the run.
         """
         self._lock = hold(self.path)
         saved = self.path / RECIPE_FILE
@@ -67,10 +69,24 @@ class RunFolder:
                 raise RecipeError(
                     str(self.path), [f"has a {RECIPE_FILE} but no {RUN_FILE}: not deleted, choose another output"]
                 )
+            if kept := list(self._not_its_own(recipe)):
+                raise RecipeError(str(self.path), [f"--overwrite would delete {each}" for each in kept])
             shutil.rmtree(self.path)
         self.path.mkdir(parents=True, exist_ok=True)
         recipe.save(saved)
         self.write_json(RUN_FILE, about)
+
+    def _not_its_own(self, recipe: Recipe) -> Iterator[str]:
+        """What lies in the folder and is not of its run alone, in words."""
+        here = self.path.resolve()
+        for key, what in (("results", "the result rows"), ("init", "the model to begin with,")):
+            path = getattr(recipe.run, key, None)
+            if path is not None and (Path(path).resolve() == here or here in Path(path).resolve().parents):
+                if Path(path).exists():
+                    yield f"{what} {path}: set {key}= or output= to another place"
+        for file in sorted(self.path.rglob(RUN_FILE)):
+            if file.parent != self.path:
+                yield f"another run, {file.parent}: set output= to another place, or move that run"
 
     def _continued(self, about: dict) -> dict:
         """``run.json`` of a resumed run: as it began, with the continuation noted."""
@@ -141,6 +157,13 @@ class RunFolder:
             temporary = self.path / f".{file.name}.{os.getpid()}"
             shutil.copyfile(file, temporary)
             os.replace(temporary, self.path / file.name)
+
+
+def _read_json(file: Path) -> dict:
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise RecipeError(str(file), [f"is not JSON ({error}): the run's folder is broken; move it away"]) from None
 
 
 def _defaults(recipe: Recipe, section: str) -> dict:

@@ -100,7 +100,7 @@ class TrainingSettings:
     freeze: Literal["none", "backbone"] = setting("none", help="what keeps its pre-trained weights")
     pretrained_rate: float = setting(
         1.0,
-        help="fine-tuning: learning rate of pre-trained weights as a share of learning_rate; ids learn at it whole",
+        help="fine-tuning: learning rate of pre-trained weights as a share of learning_rate; others learn at it whole",
         above=0,
     )
     patience: int = setting(10, help="evaluations without gain before stopping; 0 = never stop early", min=0)
@@ -150,11 +150,14 @@ def metric_is_computed(recipe: Recipe) -> list[str]:
     return [f"training.metric: {metric} is not computed with evaluation.cutoffs {cutoffs}; add its k there"]
 
 
-def frozen_has_weights(recipe: Recipe) -> list[str]:
-    """Only weights that were trained before can be kept."""
-    if recipe["training"].freeze == "none" or recipe.run.init is not None:
+def pretrained_has_weights(recipe: Recipe) -> list[str]:
+    """Only weights that were trained before can be kept, or learn slower."""
+    if recipe.run.init is not None:
         return []
-    return ["training.freeze: a frozen backbone needs pre-trained weights; give init, or freeze: none"]
+    kept, slower = recipe["training"].freeze != "none", recipe["training"].pretrained_rate != 1
+    return ["training.freeze: a frozen backbone needs pre-trained weights; give init, or freeze: none"] * kept + [
+        "training.pretrained_rate: is of pre-trained weights, and none are loaded; give init, or take it out"
+    ] * slower
 
 
 UNREAD = {  # what a task does not read, and would otherwise stand in its recipe without effect
@@ -188,4 +191,4 @@ def outputs_differ(recipe: Recipe) -> list[str]:
     return ["output: several domains are fine-tuned one by one, so the folder must hold {domain}"]
 
 
-VALIDATORS = [metric_is_computed, frozen_has_weights, every_setting_is_read, outputs_differ]
+VALIDATORS = [metric_is_computed, pretrained_has_weights, every_setting_is_read, outputs_differ]

@@ -72,6 +72,33 @@ def test_the_twin_is_the_model_that_would_have_been_loaded(here):
     }
 
 
+def test_what_a_search_chose_is_for_fine_tuning_alone(here):
+    chosen = Path("runs/search/camping/plain.yaml")
+    chosen.parent.mkdir(parents=True)
+    content = {"extends": "../../../plain.yaml", "training": {"learning_rate": 0.5}, "model": {"hidden_dropout": 0.3}}
+    chosen.write_text(yaml.safe_dump(content))
+    only = {"systems": ["plain.yaml"], "scratch_only": [], "finetune_overrides": ["data.domains=[data/camping]"]}
+    jobs = {job.name: job for job in plan(**only, searched="runs/search").jobs}
+    before, *twins = (
+        jobs[name].recipe for name in ("pretrain/plain", "camping/plain/pretrained-0", "camping/plain/scratch-0")
+    )
+    assert (before["training"].learning_rate, before["model"]["hidden_dropout"]) == (1e-3, 0.1)
+    assert {(one["training"].learning_rate, one["model"]["hidden_dropout"]) for one in twins} == {(0.5, 0.3)}
+    assert str(chosen) in jobs["camping/plain/scratch-0"].command()
+    with pytest.raises(RecipeError, match="searched: runs/search/camping/ids.yaml is not there: let scripts/search"):
+        plan(**only | {"systems": ["ids.yaml"]}, searched="runs/search")
+
+
+def test_variants_beside_a_pretraining_may_have_settings_of_fine_tuning(here):
+    variants = [["few", "plain.yaml", "data.train_users=20"], ["-0.3", "plain.yaml", "model.hidden_dropout=0.3"]]
+    variants += [["0.3", "plain.yaml", "model.hidden_dropout=0.4"]]
+    it = plan(systems=[], scratch_only=[], variants=variants, finetune_overrides=["data.domains=[data/camping]"])
+    stems = [job.name.split("/")[1] for job in it.jobs if job.name.endswith("scratch-0")]
+    assert stems == ["few", "-0.3", "0.3"]
+    few = next(job for job in it.jobs if job.name.startswith("camping/few"))
+    assert few.recipe["data"].train_users == 20 and few.recipe["model"]["hidden_size"] == 16
+
+
 def test_mistakes_are_told_before_anything_runs(here):
     with pytest.raises(RecipeError, match="a grid expects a finetune recipe here, came pretrain"):
         plan(finetune=["pretrain.yaml"])
@@ -169,6 +196,21 @@ def test_a_whole_grid(here, in_process, capsys):
     assert [job.name for job in queue.waiting] == ["camping/plain/pretrained-0", "camping/plain/zero-shot"]
     assert queue.waiting[0].command()[-1] == "--overwrite"
 
+    # Rows that are gone are told, with what measures again.
+    kept = Path("runs/grid/rows.jsonl").read_text()
+    lines = [line for line in kept.splitlines() if json.loads(line)["model"] != "runs/grid/camping/ids/scratch-0"]
+    Path("runs/grid/rows.jsonl").write_text("\n".join(lines))
+    told = JobQueue(plan(**change).jobs, Path("logs"), tell=lambda line: None).failed
+    assert list(told) == ["camping/ids/scratch-0"]
+    command = "scripts/evaluate.py runs/grid/camping/ids/scratch-0 data/camping --name Ids --results runs/grid/rows"
+    assert f"no row of it is in runs/grid/rows.jsonl: python {command}" in told["camping/ids/scratch-0"]
+    Path("runs/grid/rows.jsonl").write_text(kept)
+
+    # Measured at other cutoffs is not measured.
+    cutoffs = change["finetune_overrides"] + ["evaluation.cutoffs=[10, 20]"]
+    waiting = JobQueue(plan(**change | {"finetune_overrides": cutoffs}).jobs, Path("logs"), tell=lambda line: None)
+    assert {"camping/popularity", "camping/text-similarity"} <= {job.name for job in waiting.waiting}
+
     # Made with another recipe: told, not taken for the same.
     queue = JobQueue(plan(**change | {"pretrain_overrides": ["training.max_steps=3"]}).jobs, Path("logs"))
     assert "cannot be resumed with another recipe" in queue.failed["pretrain/plain"]
@@ -206,7 +248,7 @@ def test_the_script_prints_what_is_left_and_writes_the_table(here, script):
     assert "popularity" in Path("runs/x/table.md").read_text()
     Path("plain.yaml").write_text(plain)
     code, told = script("grid.py", "grid.yaml", *overrides, "output=runs/y", "--figure", "d.png")
-    assert code == 0 and "[4/4]" not in told.err and Path("d.png").stat().st_size
+    assert code == 0 and "[5/5]" in told.out and "FAILED" not in told.out and Path("d.png").stat().st_size
     table = Path("runs/y/table.md").read_text()
     assert "SYNTHETIC" in table and "| Plain zero-shot" in table and "n=1)" in table
 

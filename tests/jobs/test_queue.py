@@ -1,5 +1,6 @@
 """The queue of processes: order, skipping, failures, interruption, time left."""
 
+import json
 import os
 import sys
 from dataclasses import dataclass, field
@@ -148,6 +149,23 @@ def test_time_left_is_told_from_jobs_of_the_kind(tmp_path):
     queue = JobQueue([*jobs, Toy(tmp_path, "f", kind="pretrain")], tmp_path)
     assert queue.time_left() == "more than 6 min left"
     assert JobQueue(jobs[-1:], tmp_path).time_left() == "time left not known yet"
+
+
+def test_what_breaks_in_one_job_does_not_stop_the_others(tmp_path):
+    class Broken(Toy):
+        def done(self):
+            raise json.JSONDecodeError("Expecting value", "", 0)
+
+    def start(command, log, threads):
+        if log.stem == "full":
+            raise OSError(28, "No space left on device")
+        (tmp_path / log.stem).touch()
+        return Ended()
+
+    queue = JobQueue([Broken(tmp_path, "broken"), Toy(tmp_path, "full"), Toy(tmp_path, "b")], tmp_path, start=start)
+    queue.run()
+    assert queue.finished == {"b"} and queue.failed.keys() == {"broken", "full"}
+    assert "No space left" in queue.failed["full"] and "Expecting value" in queue.failed["broken"]
 
 
 def test_an_interruption_ends_the_processes(tmp_path):

@@ -101,6 +101,11 @@ def test_a_system_with_a_try_that_was_left_out_is_not_chosen(here):
         leave(job, [0.1])
     assert any("text_path=True reads text vectors" in sentence for sentence in it.left_out)
     assert it.conclude({job.name for job in it.jobs}) == [Path("runs/search/camping/plain.yaml")]
+    Path("runs/search/camping/ids.yaml").write_text("name: older")  # chosen of other values
+    it = search(values=["model.text_path=[true]"])
+    assert {job.recipe.name.split()[0] for job in it.jobs} == {"plain"}
+    it.conclude(set())
+    assert not Path("runs/search/camping/ids.yaml").exists()
 
 
 @pytest.mark.parametrize(
@@ -128,6 +133,16 @@ def test_mistakes_in_what_is_tried_are_told_before_anything_runs(here):
         search(values=["training.learning_rte=[1, 2]"])
     with pytest.raises(RecipeError, match="systems: plain: given twice"):
         search(systems=["plain.yaml", "plain.yaml"])
+    ids = Path("ids.yaml").read_text()
+    Path("ids.yaml").unlink()  # a link to the world's
+    Path("ids.yaml").write_text(ids + "training: {metric: MRR}\n")
+    with pytest.raises(RecipeError, match="training.metric: MRR and NDCG@10: tries are compared by one"):
+        search()
+
+
+def test_values_of_opposite_sign_are_two_tries(here):
+    it = search(values=["model.repeat_term_start=[-0.3, 0.3]"], systems=["plain.yaml"])
+    assert len({job.name for job in it.jobs}) == 2
 
 
 def test_the_script_searches_and_goes_on(here, script):

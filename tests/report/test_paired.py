@@ -90,6 +90,22 @@ def test_two_lists_of_sources_stand_against_the_same_twin():
     ]
 
 
+def test_two_initial_models_stand_against_the_same_twin_and_are_told_apart():
+    four, eight = replace(ROW, init="runs/four", seed=0), replace(ROW, init="runs/eight", seed=0)
+    rows = [*runs({}, {0: 0.1}), four, replace(eight, metrics={"NDCG@10": 0.3})]
+    lines = pair(rows)
+    assert [(line.recipe, line.difference("NDCG@10").n) for line in lines] == [
+        (f"{ROW.recipe} + init=runs/four", 1), (f"{ROW.recipe} + init=runs/eight", 1)
+    ]  # fmt: skip
+    assert [line.recipe for line in pair(rows[:2])] == [ROW.recipe]
+
+
+def test_other_cutoffs_than_the_usual_are_shown():
+    rows = [replace(ROW, metrics={"HR@5": 0.25, "MRR": 0.5})]
+    cells = only(paired_tables(rows, published="none"))["X-RETR"]
+    assert cells["HR@5 pre-trained"] == "0.2500" and cells["MRR pre-trained"] == "0.5000"
+
+
 def test_systems_have_their_order_and_an_empty_row_without_runs():
     rows = runs({0: 0.3}, {0: 0.1}) + [replace(ROW, system="popularity", sources=[], recipe="scripts/evaluate.py")]
     table = only(paired_tables(rows, ["UniSRec", "X-RETR"], "all", metrics=["NDCG@10"]))

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from retr_hf.errors import DataError
-from retr_hf.report.results import ResultRow, append_rows, environment, read_rows
+from retr_hf.report.results import ResultRow, append_rows, commit_of, environment, read_rows
 
 ROOT = Path(__file__).parents[2]
 
@@ -51,10 +51,49 @@ def test_the_latest_of_two_equal_measurements_wins(tmp_path):
     assert read_rows([str(tmp_path / "*.jsonl"), tmp_path / "a.jsonl"]) == rows
 
 
-@pytest.mark.parametrize("change", ["recipe", "system", "domain", "split"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        *({name: "other"} for name in ("recipe", "system", "domain", "split", "init")),
+        *({"sources": ["other"]}, {"protocol": "sampled"}, {"seed": 9}, {"synthetic": True}),
+    ],
+    ids=str,
+)
 def test_different_measurements_are_kept_apart(tmp_path, change):
-    append_rows(tmp_path / "rows.jsonl", [ROW, replace(ROW, **{change: "other"})])
+    append_rows(tmp_path / "rows.jsonl", [ROW, replace(ROW, **change)])
     assert len(read_rows(tmp_path / "rows.jsonl")) == 2
+
+
+def test_what_is_evaluated_again_at_other_cutoffs_keeps_the_first_ones(tmp_path):
+    first = replace(ROW, metrics={"HR@10": 0.1, "MRR": 0.05}, settings={"steps": 7})
+    again = replace(ROW, metrics={"HR@5": 0.08, "MRR": 0.05}, settings={}, date="2024-05-14T09:30:00+00:00")
+    append_rows(tmp_path / "rows.jsonl", [first, again])
+    (row,) = read_rows(tmp_path / "rows.jsonl")
+    assert row == replace(again, metrics={"HR@10": 0.1, "MRR": 0.05, "HR@5": 0.08}, settings={"steps": 7})
+    trained_anew = replace(again, metrics={"HR@5": 0.09, "MRR": 0.06}, date="2024-05-15T09:30:00+00:00")
+    append_rows(tmp_path / "rows.jsonl", [trained_anew])
+    assert read_rows(tmp_path / "rows.jsonl") == [trained_anew]
+
+
+def test_rows_that_do_not_fit_on_the_disk_are_told_and_leave_the_file_as_it_was(tmp_path):
+    code = f"""
+import resource, signal
+from retr_hf.report.results import append_rows, read_rows
+path = {str(tmp_path / "rows.jsonl")!r}
+rows = read_rows(path)
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (2 * {{size}} - 9,) * 2)
+try:
+    append_rows(path, rows)
+except OSError as error:
+    print("told")
+"""
+    append_rows(tmp_path / "rows.jsonl", [ROW])
+    before = (tmp_path / "rows.jsonl").read_bytes()
+    ran = subprocess.run(
+        [sys.executable, "-c", code.replace("{size}", str(len(before)))], capture_output=True, text=True, check=True
+    )
+    assert ran.stdout == "told\n" and (tmp_path / "rows.jsonl").read_bytes() == before
 
 
 def append_many(path, seed):
@@ -113,24 +152,34 @@ def test_a_row_refuses_what_it_cannot_mean(change):
         replace(ROW, **change)
 
 
-def test_environment(tmp_path):
-    assert environment(tmp_path)["commit"] is None
-    assert set(environment()["versions"]) == {"python", "retr_hf", "torch", "transformers", "datasets", "accelerate"}
+def test_environment(tmp_path, monkeypatch):
+    told = environment()
+    assert set(told["versions"]) == {"python", "retr_hf", "torch", "transformers", "datasets", "accelerate"}
+    monkeypatch.chdir(tmp_path)
+    assert environment()["commit"] == told["commit"], "of the package, not of the folder where one stands"
 
+
+def test_the_commit_is_that_of_the_repository_that_tracks_a_file(tmp_path):
     def git(*command):
         identity = ["-c", "user.name=a", "-c", "user.email=a@b.c", "-c", "commit.gpgsign=false"]
         subprocess.run(["git", *identity, *command], cwd=tmp_path, check=True, capture_output=True)
 
+    file = tmp_path / "file"
+    assert commit_of(file) is None
+    commit_of.cache_clear()
     git("init")
-    (tmp_path / "file").write_text("1")
+    file.write_text("1")
     git("add", "file")
     git("commit", "--no-verify", "-m", "one")
     git("tag", "v1")
     (tmp_path / "rows.jsonl").write_text("an untracked result file is no change of the code")
-    clean = environment(tmp_path)["commit"]
-    assert re.fullmatch("[0-9a-f]{40}", clean)
-    (tmp_path / "file").write_text("2")
-    assert environment(tmp_path)["commit"] == f"{clean}-dirty"
+    clean = commit_of(file)
+    assert re.fullmatch("[0-9a-f]{40}", clean) and commit_of(tmp_path / "rows.jsonl") is None
+    file.write_text("2")
+    assert commit_of(file) == clean, "what changes while a process runs is not what it runs"
+    commit_of.cache_clear()
+    assert commit_of(file) == f"{clean}-dirty"
+    commit_of.cache_clear()
 
 
 def test_the_report_imports_nothing_heavy():

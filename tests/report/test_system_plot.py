@@ -88,6 +88,16 @@ def test_what_differs_has_lines_or_panels_of_its_own(draw):
     assert panels["camping, SYNTHETIC, full"][0] == ["X-RETR"]
 
 
+def test_what_a_short_label_would_make_one_has_its_whole_one(draw):
+    rows = [
+        with_ndcg(0.1, sources=["food", "home"]), with_ndcg(0.3), with_ndcg(0.2, sources=[]),
+        with_ndcg(0.4, sources=[], recipe="a + data.k=3"), with_ndcg(0.5, sources=[], recipe="a + model.k=3"),
+    ]  # fmt: skip
+    labels, lines = draw(rows, published="none")["scientific, full"]
+    assert len(labels) == 5 and all(len(values) == 1 for values in lines.values())
+    assert "X-RETR, from food, home [scientific.yaml + x_retr.yaml]" in labels
+
+
 def test_a_line_of_the_second_panel_alone_and_long_names(draw):
     rows = [with_ndcg(0.05), with_ndcg(0.5, system="a $ " * 40, protocol="sampled", candidates=101)]
     labels, _ = draw(rows, published="none")["scientific, sampled among 101"]

@@ -170,6 +170,21 @@ class TestResuming:
         assert progress == unbroken[2]
         assert sorted(path.name for path in (folder / "checkpoints").iterdir()) == ["best", "last"]
 
+    def test_cut_between_the_line_of_an_epoch_and_its_checkpoint(self, unbroken, tmp_path, monkeypatch):
+        """Also where ``save_every`` names the last step of the epoch: the line stands once."""
+        logged = RunFolder.log
+
+        def cut(folder, **entry):
+            logged(folder, **entry)
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(RunFolder, "log", cut)
+        with pytest.raises(KeyboardInterrupt):
+            train(tmp_path, save_every=3)
+        monkeypatch.undo()
+        train(tmp_path, make_model(), resume=True, save_every=3)
+        assert log_of(tmp_path) == unbroken[1]
+
     def test_the_unbroken_run(self, unbroken, tmp_path):
         model, log, progress = unbroken
         assert [(entry["epoch"], entry["step"]) for entry in log] == [(1, 3), (2, 6), (3, 9)]

@@ -1,6 +1,7 @@
 """The folder of a run: what it refuses, what it keeps, what an interruption leaves."""
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -51,6 +52,34 @@ def test_a_new_folder(tmp_path, recipe):
     assert not folder.finished
     folder.write_json(RUN_FILE, {"finished": "today"})
     assert folder.finished
+
+
+def test_what_is_not_the_runs_is_not_overwritten(run, recipe):
+    (run.path / "rows.jsonl").write_text("of all seeds")
+    (run.path / "longer").mkdir()
+    (run.path / "longer" / RUN_FILE).write_text("{}")
+    kept = [f"results={run.path / 'rows.jsonl'}", f"init={run.path}"]
+    with pytest.raises(RecipeError) as told:
+        run.open(recipe(*kept), {"command": "anew"}, overwrite=True)
+    assert [problem.split(":")[0] for problem in told.value.problems] == [
+        f"--overwrite would delete {each}"
+        for each in (
+            f"the result rows {run.path / 'rows.jsonl'}",
+            f"the model to begin with, {run.path}",
+            f"another run, {run.path / 'longer'}",
+        )
+    ]
+    assert (run.path / "rows.jsonl").is_file() and about(run)["command"] == "the first"
+    shutil.rmtree(run.path / "longer")
+    (run.path / "rows.jsonl").unlink()
+    run.open(recipe(kept[0]), {"command": "anew"}, overwrite=True)
+    assert about(run)["command"] == "anew" and not run.last.exists()
+
+
+def test_a_broken_run_file_is_named(run):
+    (run.path / RUN_FILE).write_text("")
+    with pytest.raises(RecipeError, match=f"(?s){RUN_FILE}.*is not JSON.*move it away"):
+        _ = run.finished
 
 
 def test_a_run_is_neither_overwritten_nor_continued_by_accident(run, recipe):
