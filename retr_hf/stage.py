@@ -13,6 +13,7 @@ from accelerate.utils import broadcast_object_list
 from transformers import AutoConfig
 from transformers.utils import logging as transformers_logging
 
+from .entry import keep_freed_memory
 from .errors import RecipeError
 from .model.configuration_retr import RetrConfig
 from .model.folders import require_model
@@ -125,6 +126,7 @@ def start_run(recipe: Recipe, folder: RunFolder, args: argparse.Namespace) -> Ac
     Raises:
         RecipeError: see ``RunFolder.open``; on every process, told once.
     """
+    keep_freed_memory()
     settings = recipe["training"]
     accelerator = Accelerator(
         mixed_precision=settings.mixed_precision,

@@ -29,7 +29,7 @@ from retr_hf.data.domain import PreparedDomain, load_domain
 from retr_hf.data.mixture import Batches, Mixture
 from retr_hf.data.ragged import group_by_length
 from retr_hf.data.training_sequences import TrainingSequences
-from retr_hf.entry import run
+from retr_hf.entry import keep_freed_memory, run
 from retr_hf.errors import RecipeError, TrainingError
 from retr_hf.evaluation.metrics import metrics_from_ranks
 from retr_hf.measuring import print_metrics, ranks_of_split, require_splits, result_rows
@@ -50,6 +50,7 @@ def main() -> None:
     data, evaluation = recipe["data"], recipe["evaluation"]
     sources, target = [load_domain(path) for path in data.sources], load_domain(data.target)
     require_splits(target, "validation", *(["test"] if evaluation.test else []))
+    keep_freed_memory()
     catalog, accelerator = target.catalog(embeddings=False), Accelerator()
     if accelerator.num_processes > 1:
         raise RecipeError(recipe.source, [f"RecGURU trains in one process, came {accelerator.num_processes}"])

@@ -1,7 +1,9 @@
 """How a script ends: exit codes, and what is told in place of a traceback."""
 
 import os
+import platform
 import signal
+import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
@@ -59,3 +61,30 @@ def test_what_a_user_can_mend_is_told_in_words(error, told, monkeypatch, capsys)
 def test_a_mistake_of_ours_keeps_its_traceback():
     with pytest.raises(KeyError):
         run({}.popitem)
+
+
+FAULTS = """
+import os, resource, sys
+import torch
+from retr_hf.entry import keep_freed_memory
+if sys.argv[1] == "kept":
+    keep_freed_memory()
+
+def step():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    blocks = [torch.ones(4 << 20) for _ in range(8)]  # 8 x 16 MB: 32,768 pages of 4 KB
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+print([step() for _ in range(5)][-1])
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the memory of other C libraries is left alone")
+def test_memory_that_a_step_frees_is_there_for_the_next():
+    def faults(how, **variables):
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("MALLOC_", "GLIBC_"))}
+        command = [sys.executable, "-c", FAULTS, how]
+        return int(subprocess.run(command, env=kept | variables, capture_output=True, text=True, check=True).stdout)
+
+    assert faults("kept") < faults("not") / 10
+    assert faults("kept", MALLOC_MMAP_MAX_="65536") > faults("kept") * 10, "what the user chose stands"
