@@ -32,7 +32,7 @@ from retr_hf.model.hub import local_folder
 from retr_hf.model.processing_retr import check_catalog
 from retr_hf.model.recommender import open_model
 from retr_hf.model.text_whitening import text_table
-from retr_hf.report.results import append_rows
+from retr_hf.report.results import append_rows, require_room
 from retr_hf.training.run_folder import RUN_FILE
 from retr_hf.training.settings import EvaluationSettings
 
@@ -62,6 +62,8 @@ def main() -> None:
     elif not args.baseline and not args.model:
         parser.error("name a model folder, or a --baseline")
 
+    if args.results:
+        require_room(args.results)
     accelerator = Accelerator()
     settings = EvaluationSettings(cutoffs=args.cutoffs, batch_size=args.batch_size)
     model = args.baseline or open_any(args.model).to(accelerator.device)

@@ -47,7 +47,7 @@ from retr_hf.model.processing_retr import RetrProcessor, check_catalog
 from retr_hf.model.text_whitening import text_table
 from retr_hf.model_section import config_on_top, model_config
 from retr_hf.report.model_card import write_model_card
-from retr_hf.report.results import append_rows, environment
+from retr_hf.report.results import append_rows, environment, require_room
 from retr_hf.stage import RESUMES, command_line, open_recipe, recipe_as_run, start_run
 from retr_hf.training.loop import train
 from retr_hf.training.run_folder import RUN_FILE, RunFolder
@@ -104,6 +104,8 @@ def finetune(recipe, domain: PreparedDomain, args) -> None:
     accelerator = start_run(recipe, folder, args)
     if accelerator is None:
         return
+    if recipe.run.results and accelerator.is_main_process:
+        require_room(recipe.run.results)
 
     sequences, collate = examples(config, train_split, domain.num_items, data, settings.layout)
     batches = Batches(
@@ -160,6 +162,8 @@ def finetune(recipe, domain: PreparedDomain, args) -> None:
             append_rows(recipe.run.results, rows)
         folder.finish(sources=sources, trained_on=[*sources, domain.name], finished=environment()["date"])
         print_metrics(f"{folder.path}: best at step {progress.best_step} of {progress.step}", rows)
+        if recipe.run.results and rows:
+            print(f"  rows added to {recipe.run.results}")
         if rows and "routes kept" in rows[0].settings:
             print(f"  behaviours kept on the pathway, each block: {rows[0].settings['routes kept']}")
         if rows and "pathway AUC" in rows[0].settings:

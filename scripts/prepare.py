@@ -52,7 +52,7 @@ from retr_hf.data.prepare import write_domain
 from retr_hf.data.readers import known
 from retr_hf.data.readers.atomic import read_atomic
 from retr_hf.data.readers.epochs import UNITS
-from retr_hf.data.readers.raw import RawDomain, RawLog
+from retr_hf.data.readers.raw import UNTIMED, RawDomain, RawLog
 from retr_hf.data.readers.spool import Spool, spool_beside
 from retr_hf.data.readers.tables import read_tables
 from retr_hf.data.splits import FRACTIONS, LEAVE_ONE_OUT, WAYS
@@ -258,6 +258,9 @@ def report(folders: list[Path]) -> str:
         lines += [
             f"{domain.name}: {count:,} {what.replace('_', ' ')}" for what, count in domain.provenance["dropped"].items()
         ]
+        if domain.provenance["options"].get("ordered") == UNTIMED:
+            named = " (--columns timestamp=NAME names their column)" * (domain.provenance["reader"] == "tables")
+            lines.append(f"{domain.name}: no times, histories are in the order of the file{named}")
         if leaking := domain.statistics.get("leaking_train_events"):
             lines.append(f"{domain.name}: {leaking:,} training interactions are not before the first target")
     return "\n".join(lines)

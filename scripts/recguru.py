@@ -33,7 +33,7 @@ from retr_hf.entry import keep_freed_memory, run
 from retr_hf.errors import RecipeError, TrainingError
 from retr_hf.evaluation.metrics import metrics_from_ranks
 from retr_hf.measuring import print_metrics, ranks_of_split, require_splits, result_rows
-from retr_hf.report.results import append_rows, environment
+from retr_hf.report.results import append_rows, environment, require_room
 from retr_hf.stage import RESUMES, recipe_as_run
 from retr_hf.training.recipe import builds, describe_schema, load_recipe
 from retr_hf.training.run_folder import RunFolder, newest, replace_folder
@@ -78,6 +78,8 @@ def main() -> None:
     }
     about |= {"started": environment()["date"], "finished": None, "device": str(accelerator.device), **environment()}
     folder.open(recipe, about, args.resume, args.overwrite)
+    if recipe.run.results:
+        require_room(recipe.run.results)
     for side, stream in streams.items():
         print(f"domain {side}: {stream.name}, {len(stream.batches.sequences):,} sequences, {stream.items:,} items")
 

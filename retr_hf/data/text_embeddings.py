@@ -119,6 +119,11 @@ def embed_catalog(
     if isinstance(encoder, str):
         encoder = load_encoder(encoder, device=device, truncate_dim=truncate_dim)
     empty = np.array([not text.strip() for text in catalog.texts])
+    if empty.all():
+        raise DataError(
+            f"{folder}: none of the {len(catalog):,} items has a text, so there is nothing to embed; prepare it again "
+            "with an item table (--items), or train on ids alone, as recipes/systems/sasrec_id.yaml does"
+        )
     metadata = {
         "encoder": encoder.name,
         "revision": encoder.revision,

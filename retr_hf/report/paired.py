@@ -160,7 +160,7 @@ def paired_differences(
     """
     order = {name: place for place, name in enumerate(systems)}
     groups = defaultdict(list)
-    for row in rows:
+    for row in require_metrics(rows, None):
         if row.split == "test" and row.protocol in SHOWN_PROTOCOLS:
             title = f"{row.domain}, {row.protocol}" + (" (SYNTHETIC)" if row.synthetic else "")
             groups[title].append(row)

@@ -207,8 +207,14 @@ def _short(title: str, length: int) -> str:
 
 
 def save_figure(figure: Figure, output: str | Path) -> Path:
-    """As PNG, through a temporary name, so that a picture is whole or not there."""
+    """As PNG, through a temporary name, so that a picture is whole or not there.
+
+    Raises:
+        DataError: a name of another kind of picture.
+    """
     output = Path(output)
+    if output.suffix.lower() != ".png":
+        raise DataError(f"{output}: pictures are written as PNG; expected a name that ends in .png")
     output.parent.mkdir(parents=True, exist_ok=True)
     FigureCanvasAgg(figure)
     temporary = output.with_name(f".{output.name}.{os.getpid()}.tmp")

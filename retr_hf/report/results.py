@@ -101,7 +101,7 @@ class ResultRow:
     def key(self) -> tuple:
         """What was measured. Two rows with the same key are the same measurement made twice."""
         measured = (self.made_by, self.system, self.domain, tuple(self.sources), self.split, self.protocol)
-        return (*measured, self.seed, self.synthetic)
+        return (*measured, self.seed, self.synthetic, self.num_users, self.candidates)
 
     @property
     def made_by(self) -> str:
@@ -117,6 +117,16 @@ class ResultRow:
 
 FIELDS = {entry.name for entry in fields(ResultRow)}
 REQUIRED = FIELDS - {"commit", "versions", "init", "model", "settings"}
+
+
+def require_room(path: str | Path) -> None:
+    """Makes the folder of a file of rows, and asks whether rows can be added: told before the work, not after.
+
+    Raises:
+        OSError: they cannot.
+    """
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    open(path, "ab").close()
 
 
 def append_rows(path: str | Path, rows: Iterable[ResultRow]) -> None:

@@ -3,6 +3,7 @@
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from statistics import fmean, stdev
 
 from ..errors import DataError
@@ -55,7 +56,8 @@ def result_tables(
 
 
 def require_metrics(rows: Iterable[ResultRow], metrics: Sequence[str] | None) -> list[ResultRow]:
-    """The rows, where each of the ``metrics`` asked for (None: any) is in some of them.
+    """The rows, where each of the ``metrics`` asked for (None: any) is in some of them; domains that were prepared in
+    several ways are told apart (``tell_data_apart``).
 
     Raises:
         DataError: a metric that no row has; says which there are.
@@ -65,7 +67,26 @@ def require_metrics(rows: Iterable[ResultRow], metrics: Sequence[str] | None) ->
     if rows and (unknown := [name for name in metrics or () if name not in known]):
         told = ", ".join(sorted(known, key=_metric_order))
         raise DataError(f"no row has the metric {', '.join(unknown)}: the rows have {told}")
-    return rows
+    return tell_data_apart(rows)
+
+
+def tell_data_apart(rows: Sequence[ResultRow]) -> list[ResultRow]:
+    """The rows; where those of one domain and split have several numbers of users, or of items that are ranked, the
+    domain was prepared anew in between, and each is called by these numbers too: they are no seeds of one another."""
+    users, items = defaultdict(set), defaultdict(set)
+    for row in rows:
+        users[row.domain, row.split, row.synthetic].add(row.num_users)
+        if row.protocol != "sampled":
+            items[row.domain, row.split, row.synthetic, row.num_users].add(row.candidates)
+
+    def named(row: ResultRow) -> ResultRow:
+        data = row.domain, row.split, row.synthetic
+        told = [f"{row.num_users:,} users"] if len(users[data]) > 1 else []
+        if row.protocol != "sampled" and len(items[(*data, row.num_users)]) > 1:
+            told.append(f"{row.candidates:,} items")
+        return replace(row, domain=f"{row.domain} ({', '.join(told)})") if told else row
+
+    return list(map(named, rows))
 
 
 def shown_metrics(rows: Iterable[ResultRow], usual: Sequence[str]) -> list[str]:

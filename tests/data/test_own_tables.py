@@ -11,6 +11,7 @@ import pytest
 
 from retr_hf.data.log_options import LogOptions, domain_of_log
 from retr_hf.data.readers import table_batches, tables
+from retr_hf.data.readers.raw import UNTIMED
 from retr_hf.data.readers.spool import spool_beside
 from retr_hf.data.readers.tables import read_tables
 from retr_hf.errors import DataError
@@ -84,6 +85,30 @@ def test_records_behind_an_open_quote_are_told(tmp_path, tiny):
     assert sample.startswith(r"items.csv: 'Thing b\nc,Thing c\n") and "in column 'text'; a quote" in sample
     with pytest.raises(DataError, match=r"items.csv: 'Thing b.*hold whole records; close the quote.*--strict"):
         read(log, items=items, strict=True)
+
+
+def test_an_open_quote_that_takes_a_part_of_the_log_is_refused(tmp_path, tiny):
+    table_batches.BLOCK = 10_000  # a field lies in one block
+    lines = [f"u{n},p{n},{1_700_000_000 + n}" for n in range(60)]
+    lines[30] = '1001,"' + lines[30]
+    log = write(tmp_path / "log.csv", "\n".join(["user_id,item_id,timestamp", *lines]) + "\n")
+    with pytest.raises(DataError, match="is 30 lines long.*a quote in it is never closed and takes the lines after it"):
+        read(log)
+    lines[30] = lines[30].replace('"', "")  # a field too many, in one line
+    log = write(tmp_path / "log.csv", "\n".join(["user_id,item_id,timestamp", *lines]) + "\n")
+    assert read(log).dropped["unreadable_lines_of_log.csv"] == 1
+    lines[30], lines[33] = 'u,"p', 'v",1,2,3'  # closed three lines on
+    log = write(tmp_path / "log.csv", "\n".join(["user_id,item_id,timestamp", *lines]) + "\n")
+    assert read(log).dropped["unreadable_lines_of_log.csv"] == 4, "lines are counted, not records"
+
+
+def test_a_column_that_is_named_is_there(tmp_path):
+    log = write(tmp_path / "log.csv", "user_id,item_id,when\nu,a,2024-01-01\nu,b,2024-01-02\n")
+    for ours in ("timestamp", "rating"):
+        with pytest.raises(DataError, match=f"expected columns user_id, item_id, {ours}ed; {ours}ed missing"):
+            read(log, columns={ours: f"{ours}ed"})
+    assert read(log, columns={"timestamp": "when"}).options["ordered"] == "by time; equal times keep file order"
+    assert read(log).options["ordered"] == UNTIMED
 
 
 def test_an_open_quote_in_a_column_that_makes_no_text(tmp_path):

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from retr_hf.errors import DataError
-from retr_hf.report.results import ResultRow, append_rows, commit_of, environment, read_rows
+from retr_hf.report.results import ResultRow, append_rows, commit_of, environment, read_rows, require_room
 
 ROOT = Path(__file__).parents[2]
 
@@ -55,7 +55,7 @@ def test_the_latest_of_two_equal_measurements_wins(tmp_path):
     "change",
     [
         *({name: "other"} for name in ("recipe", "system", "domain", "split", "init")),
-        *({"sources": ["other"]}, {"protocol": "sampled"}, {"seed": 9}, {"synthetic": True}),
+        *({"sources": ["other"]}, {"protocol": "sampled"}, {"seed": 9}, {"synthetic": True}, {"num_users": 9}),
     ],
     ids=str,
 )
@@ -188,3 +188,12 @@ def test_the_report_imports_nothing_heavy():
         "environment(); sys.exit(any(name in sys.modules for name in ('torch', 'transformers', 'datasets')))"
     )
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
+
+
+def test_room_for_rows_is_asked_before_the_work(tmp_path):
+    require_room(tmp_path / "new" / "rows.jsonl")
+    append_rows(tmp_path / "new" / "rows.jsonl", [ROW])
+    require_room(tmp_path / "new" / "rows.jsonl")
+    assert read_rows(tmp_path / "new" / "rows.jsonl") == [ROW]
+    with pytest.raises(OSError):
+        require_room(tmp_path / "new")

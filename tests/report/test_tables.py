@@ -196,3 +196,15 @@ def test_a_choice_of_protocols_and_metrics():
     assert only(text) == {("X-RETR", "games, yelp"): {"scientific NDCG@10": "0.0500"}}
     with pytest.raises(DataError, match="less narrow"):
         result_tables(rows[:1], protocols=["sampled"])
+
+
+def test_a_domain_that_was_prepared_anew_is_another_column():
+    """Its rows are neither seeds of the older ones nor beside them."""
+    rows = [replace(ROW, seed=0), replace(ROW, seed=1), replace(ROW, seed=2, num_users=201)]
+    for tables in (result_tables(rows), paired_tables(rows), domain_tables(rows)):
+        assert f"{ROW.domain} (201 users)" in tables and f"{ROW.domain} ({ROW.num_users:,} users)" in tables
+        assert "n=3" not in tables and "(n=2)" in tables
+    fewer = [replace(ROW, candidates=99), replace(ROW, protocol="sampled", candidates=101)]
+    told = result_tables([ROW, *fewer])
+    assert f"{ROW.domain} (99 items)" in told and told.count(f"({ROW.candidates:,} items)") and "(101" not in told
+    assert ROW.domain in result_tables(rows[:2]) and "users)" not in result_tables(rows[:2])

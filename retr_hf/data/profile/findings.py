@@ -65,12 +65,21 @@ def advice_on_seen_items(profile: DomainProfile) -> str:
 
 def _histories(profile: DomainProfile) -> Iterator[Finding]:
     histories = profile.histories
+    if histories.by_day:
+        yield Finding(
+            "dates-without-time",
+            WARNING,
+            "all times are dates: what a user did on one day is in the order of the file, the target perhaps among it",
+            "give the time of day too if the log has it; otherwise see that the file is in order",
+        )
     if histories.identical and histories.identical.share >= IDENTICAL:
         yield Finding(
             "identical-interactions",
             WARNING,
-            f"{histories.identical} interactions have the same user, item and second as another",
-            "drop them: prepare.py READER --duplicates identical, or make the log's rows unique first",
+            f"{histories.identical} interactions have the same user, item and "
+            f"{'day' if histories.by_day else 'second'} as another",
+            ("where the log was written twice, " if histories.by_day else "")
+            + "drop them: prepare.py READER --duplicates identical, or make the log's rows unique first",
             tuple(histories.examples["identical"]),
         )
     if histories.same_again.share >= SAME_AGAIN:

@@ -10,6 +10,7 @@ from .events import Events
 from .part import Part
 
 MAX_LENGTHS = (50, 100, 200)  # what recipes and papers read: RETR and UniSRec 50, SASRec on MovieLens 200
+SECONDS_A_DAY = 86_400
 SHORTEST_TWIN = 5  # interactions: two users may well agree in fewer
 
 
@@ -26,7 +27,8 @@ class HistoryProfile:
         without_target: training rows of one item, which train nothing.
         repeated: interactions with an item that the user had touched before.
         same_again: steps from one item to the very same, of all steps.
-        identical: interactions with the same user, item and second as another; None without times.
+        identical: interactions with the same user, item and time as another; None without times.
+        by_day: all times are midnights, so that "the same time" is the same day.
         twins: users with the very same history as another user, of those with at least 5 interactions.
         examples: name of a count -> a user or two.
     """
@@ -41,6 +43,7 @@ class HistoryProfile:
     repeated: Part
     same_again: Part
     identical: Part | None
+    by_day: bool
     twins: Part
     examples: dict[str, list[str]]
 
@@ -71,13 +74,14 @@ def profile_histories(events: Events) -> HistoryProfile:
         repeated=Part(repeated, total),
         same_again=Part(len(again), total - len(whole)),
         identical=None if identical is None else Part(len(identical), total),
+        by_day=whole.timestamps is not None and not (whole.timestamps % SECONDS_A_DAY).any(),
         twins=Part(len(twins), whole_enough),
         examples=examples | {"twins": [events.user(row) for row in twins[:2]]},
     )
 
 
 def _repeats(events: Events) -> tuple[int, np.ndarray | None]:
-    """How many interactions repeat an earlier one of their user, and which of them in the same second."""
+    """How many interactions repeat an earlier one of their user, and which of them at the same time."""
     whole = events.whole
     key = events.rows * (events.domain.num_items + 1) + whole.item_ids
     order = np.argsort(key, kind="stable")  # equal keys keep their order in time

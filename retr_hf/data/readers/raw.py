@@ -10,6 +10,7 @@ import polars as pl
 SPLIT = "split"  # string: train, validation or test; only where the source brings its own split
 SEEN = "seen"  # a fourth value of it: no split, what else a user touched and no negative may be
 KIND = "kind"  # string: how a synthetic user behaves; synthetic worlds only
+UNTIMED = "by place in the file; no times"  # ``RawLog.ordered`` of a log of interactions without times
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from ..schema import ITEM_ID, RATING, TIMESTAMP, USER_ID
 from .blocks import read_blocks
 from .item_text import text_as_unisrec
 from .line_formats import delimited
-from .raw import RawLog
+from .raw import UNTIMED, RawLog
 from .spool import Spool
 
 
@@ -71,7 +71,7 @@ def read_recbole(
         options={"fields": wanted, "text_fields": list(text_fields) if items else []},
         dropped=spool.dirt.counts,
         samples=spool.dirt.samples,
-        ordered="by time; equal times keep file order" if TIMESTAMP in wanted else "by place in the file; no times",
+        ordered="by time; equal times keep file order" if TIMESTAMP in wanted else UNTIMED,
     )
 
 

@@ -19,12 +19,14 @@ import pyarrow.parquet as pq
 
 from ...errors import DataError
 from .blocks import BLOCK, read_blocks
+from .dirt import shown
 from .line_formats import json_objects
 from .open_quotes import note_whole_records
 from .spool import Spool
 from .utf8 import Utf8
 
 _ROWS = 2**18  # of a batch of parquet
+_SWALLOWED = 20  # lines in one dirty record: more than one is lost by a quote, these are a part of the log
 _SEPARATORS = {".csv": ",", ".tsv": "\t"}
 _KINDS = (".parquet", *_SEPARATORS, ".jsonl")
 
@@ -46,7 +48,8 @@ def columns_of(path: Path) -> dict[str, pl.DataType]:
     with _told(path):
         if kind == ".parquet":
             return dict(pl.read_parquet_schema(path))
-        names = _open_csv(path, _utf8(path), invalid_row_handler=_skip).schema.names
+        with _open_csv(path, _utf8(path), invalid_row_handler=_skip) as reader:  # its thread ends with it
+            names = reader.schema.names
     if doubled := sorted({name for name in names if names.count(name) > 1}):
         raise DataError(f"{path}: expected every column once, but {', '.join(doubled)} is there twice")
     if len(names) == 1:
@@ -156,17 +159,24 @@ def _csv_batches(path: Path, columns: list[str], spool: Spool) -> Iterator[pl.Da
         nonlocal dirty
         dirty += 1
         try:
-            why = f"expected {row.expected_columns} fields, got {row.actual_columns}"
+            why, more = f"expected {row.expected_columns} fields, got {row.actual_columns}", row.text.count("\n")
+            if more >= _SWALLOWED:
+                raise DataError(
+                    f"{path}: record {row.number or 0:,} is {more + 1:,} lines long, {shown(row.text.encode())}: "
+                    "a quote in it is never closed and takes the lines after it; close it, or double it in a text"
+                )
             spool.dirt.line(kind, path, row.number or 0, row.text.encode(), why)
+            spool.dirt.add(kind, more)  # of one record, but lines are what is counted
         except DataError as error:
             refused.append(error)  # pyarrow would not let it through
             return "error"
         return "skip"
 
     try:
-        for batch in _open_csv(path, text, columns, invalid_row_handler=drop):
-            clean += batch.num_rows
-            yield pl.DataFrame(pl.from_arrow(batch))
+        with _open_csv(path, text, columns, invalid_row_handler=drop) as reader:
+            for batch in reader:
+                clean += batch.num_rows
+                yield pl.DataFrame(pl.from_arrow(batch))
     except pa.ArrowInvalid as error:
         raise refused[0] if refused else error from None
     if dirty > clean:
@@ -175,8 +185,9 @@ def _csv_batches(path: Path, columns: list[str], spool: Spool) -> Iterator[pl.Da
             f"the header; the first is {spool.dirt.samples[kind]}; is the separator that of the file's ending?"
         )
     if text.line_ends - text.blank_lines > 1 + clean + dirty and _kind(path) == ".csv":
-        for batch in _open_csv(path, _utf8(path), list(columns_of(path)), invalid_row_handler=_skip):
-            note_whole_records(path, pl.DataFrame(pl.from_arrow(batch)), spool.dirt)
+        with _open_csv(path, _utf8(path), list(columns_of(path)), invalid_row_handler=_skip) as reader:
+            for batch in reader:
+                note_whole_records(path, pl.DataFrame(pl.from_arrow(batch)), spool.dirt)
 
 
 def _skip(_) -> str:

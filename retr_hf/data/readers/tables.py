@@ -23,7 +23,7 @@ The dirt, and what becomes of it:
 - one text column is taken as it is. Several are cleaned and joined by blanks, however long (see ``join_text``).
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from pathlib import Path
 
 import polars as pl
@@ -34,7 +34,7 @@ from .dirt import shown
 from .epochs import EARLIEST, LATEST, UNITS, TimeColumn
 from .item_text import join_text
 from .open_quotes import check_ids_in_one_line
-from .raw import RawLog
+from .raw import UNTIMED, RawLog
 from .spool import Spool
 from .table_batches import batches, columns_of
 from .text_lists import ListColumn
@@ -80,10 +80,11 @@ def read_tables(
         raise DataError(f"timestamp_unit: expected one of {', '.join(UNITS)}; got {timestamp_unit!r}")
     if items_id and not items:
         raise DataError("items_id: expected with a table of items only; pass --items, or leave out --items-id")
-    names |= columns or {}
+    given, names = set(columns or {}), names | (columns or {})
     interactions, items = Path(interactions), Path(items) if items else None
-    events = _events(interactions, spool, names, timestamp_unit)
+    events = _events(interactions, spool, names, given, timestamp_unit)
     timed = TIMESTAMP in events.collect_schema().names()
+    untimed = "by place in the list; no times" if names[ITEM_IDS] in columns_of(interactions) else UNTIMED
     return RawLog(
         events=events,
         items=_items(items, spool, items_id or names[ITEM_ID], text_columns) if items else None,
@@ -98,16 +99,17 @@ def read_tables(
         },
         dropped=spool.dirt.counts,
         samples=spool.dirt.samples,
-        ordered="by time; equal times keep file order" if timed else "by place in the file; no times",
+        ordered="by time; equal times keep file order" if timed else untimed,
         whole_catalogue=whole_catalogue,
     )
 
 
-def _events(path: Path, spool: Spool, names: Mapping[str, str], unit: str) -> pl.LazyFrame:
+def _events(path: Path, spool: Spool, names: Mapping[str, str], given: Set[str], unit: str) -> pl.LazyFrame:
     there = columns_of(path)
     listed = names[ITEM_IDS] in there
     required, optional = ([USER_ID, ITEM_IDS], [TIMESTAMPS]) if listed else ([USER_ID, ITEM_ID], [TIMESTAMP, RATING])
-    _require(path, there, [names[key] for key in required], _NAME_COLUMNS)
+    asked = [key for key in optional if key in given]  # named by the user, so not to be left out without a word
+    _require(path, there, [names[key] for key in (*required, *asked)], _NAME_COLUMNS)
     for key in required:
         (_check_lists if key == ITEM_IDS else _check_ids)(path, names[key], there[names[key]])
     taken = {key: names[key] for key in (*required, *optional) if names[key] in there}

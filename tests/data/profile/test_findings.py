@@ -25,6 +25,14 @@ def identical(world):
     return {"identical-interactions": "10 of 7,240 (0.1 %) interactions have the same user, item and second"}
 
 
+def dates(world):
+    for user, times in world.times.items():
+        world.times[user] = [time - time % 86_400 for time in times]
+    world.items["u0"].insert(3, world.items["u0"][2])
+    world.times["u0"].insert(3, world.times["u0"][2])
+    return {"dates-without-time": "all times are dates: what a user did on one day is in the order of the file"}
+
+
 def same_again(world):
     for user in range(0, 1205, 2):  # 603 users
         world.items[f"u{user}"][1] = world.items[f"u{user}"][0]
@@ -163,7 +171,7 @@ def long_text(world):
 
 
 FAULTS = [
-    identical, same_again, twins, heavy_user, nothing_to_train, long_histories, popularity, small_and_even,
+    identical, dates, same_again, twins, heavy_user, nothing_to_train, long_histories, popularity, small_and_even,
     small_and_uneven, untested, cold, few, seen_before,
     impossible_times, unordered, tied, text_missing, no_text, same_text, near_text, long_text,
 ]  # fmt: skip
