@@ -81,9 +81,8 @@ class RunFolder:
         here = self.path.resolve()
         for key, what in (("results", "the result rows"), ("init", "the model to begin with,")):
             path = getattr(recipe.run, key, None)
-            if path is not None and (Path(path).resolve() == here or here in Path(path).resolve().parents):
-                if Path(path).exists():
-                    yield f"{what} {path}: set {key}= or output= to another place"
+            if path is not None and Path(path).exists() and Path(path).resolve().is_relative_to(here):
+                yield f"{what} {path}: set {key}= or output= to another place"
         for file in sorted(self.path.rglob(RUN_FILE)):
             if file.parent != self.path:
                 yield f"another run, {file.parent}: set output= to another place, or move that run"
