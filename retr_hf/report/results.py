@@ -6,6 +6,7 @@ import math
 import os
 import platform
 import subprocess
+import tempfile
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import datetime, timezone
@@ -125,8 +126,12 @@ def require_room(path: str | Path) -> None:
     Raises:
         OSError: they cannot.
     """
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    open(path, "ab").close()
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.exists():
+        open(path, "ab").close()
+    else:
+        tempfile.TemporaryFile(dir=path.parent).close()
 
 
 def append_rows(path: str | Path, rows: Iterable[ResultRow]) -> None:

@@ -192,6 +192,7 @@ def test_the_report_imports_nothing_heavy():
 
 def test_room_for_rows_is_asked_before_the_work(tmp_path):
     require_room(tmp_path / "new" / "rows.jsonl")
+    assert not [*(tmp_path / "new").iterdir()]
     append_rows(tmp_path / "new" / "rows.jsonl", [ROW])
     require_room(tmp_path / "new" / "rows.jsonl")
     assert read_rows(tmp_path / "new" / "rows.jsonl") == [ROW]

@@ -336,8 +336,10 @@ def test_every_domain_is_checked_before_the_first_is_trained(world, tmp_path, mo
     monkeypatch.chdir(tmp_path)
     (tmp_path / "log.csv").write_text("user_id,item_id\n" + "".join(f"u{n},i{n % 3}\nu{n},i9\n" for n in range(9)))
     log = ["tables", "--interactions", tmp_path / "log.csv", "--k-core", 0]
-    for name in ("bare", "short"):
-        script(monkeypatch, "prepare.py", *log, "--output", tmp_path / name)
+    script(monkeypatch, "prepare.py", *log, "--output", tmp_path / "bare")
+    assert "none of the 4 items has a text" in fails(monkeypatch, capsys, "embed.py", "bare", "--encoder", "hashing:64")
+    (tmp_path / "items.csv").write_text("item_id,text\n" + "".join(f"i{n},thing {n}\n" for n in (0, 1, 2, 9)))
+    script(monkeypatch, "prepare.py", *log, "--items", tmp_path / "items.csv", "--output", tmp_path / "short")
     embed_catalog("short", "hashing:64", progress=False)
     recipe = write_recipe(
         tmp_path / "recipe.yaml", name="x", task="finetune", output="runs/{domain}",
