@@ -76,7 +76,12 @@ def plot_systems(
             axes.set_xlabel(metric, fontsize=8)
         for axes in line[len(panels) :]:
             axes.set_visible(False)
-    handles = [_mark("o", 7, "mean"), _mark("|", 9, "a seed of several", "black"), _mark("D", 6, "published", "white")]
+    every = [panel for panels in drawn.values() for panel in panels.values()]
+    handles = [_mark("o", 7, "mean")]
+    if any(len(values) > 1 for measured, _ in every for values in measured.values()):
+        handles.append(_mark("|", 9, "a seed of several", "black"))
+    if any(printed for _, printed in every):
+        handles.append(_mark("D", 6, "published", "white"))
     figure.legend(handles=handles, loc="outside lower right", ncols=3, frameon=False, fontsize=8)
     with without_glyph_warnings():
         return save_figure(figure, output)

@@ -53,6 +53,7 @@ def draw(tmp_path, monkeypatch):
             panels[axes.get_title("left")] = labels, lines
         return panels
 
+    draw.figures = figures
     return draw
 
 
@@ -96,6 +97,16 @@ def test_what_a_short_label_would_make_one_has_its_whole_one(draw):
     labels, lines = draw(rows, published="none")["scientific, full"]
     assert len(labels) == 5 and all(len(values) == 1 for values in lines.values())
     assert "X-RETR, from food, home [scientific.yaml + x_retr.yaml]" in labels
+
+
+def test_the_legend_names_what_is_drawn(draw):
+    def legend(rows, **options):
+        draw(rows, **options)
+        (found,) = draw.figures[-1].legends
+        return [text.get_text() for text in found.get_texts()]
+
+    assert legend([with_ndcg(0.1)], published="none") == ["mean"]
+    assert legend([with_ndcg(0.1), with_ndcg(0.2, seed=2)]) == ["mean", "a seed of several", "published"]
 
 
 def test_a_line_of_the_second_panel_alone_and_long_names(draw):
