@@ -64,9 +64,10 @@ def test_a_mistake_of_ours_keeps_its_traceback():
 
 
 FAULTS = """
-import os, resource, sys
+import ctypes, os, resource, sys
 import torch
 from retr_hf.entry import keep_freed_memory
+ctypes.CDLL(None).mallopt(-3, 2**17)  # M_MMAP_THRESHOLD: large blocks are given back in any case, not by luck
 if sys.argv[1] == "kept":
     keep_freed_memory()
 
@@ -87,4 +88,4 @@ def test_memory_that_a_step_frees_is_there_for_the_next():
         return int(subprocess.run(command, env=kept | variables, capture_output=True, text=True, check=True).stdout)
 
     assert faults("kept") < faults("not") / 10
-    assert faults("kept", MALLOC_MMAP_MAX_="65536") > faults("kept") * 10, "what the user chose stands"
+    assert faults("kept", MALLOC_TOP_PAD_="131072") > 1000, "what the user chose stands"

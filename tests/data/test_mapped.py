@@ -61,7 +61,7 @@ def test_a_split_is_its_file(domains, split):
     first = domains[0].split(split)  # makes the file
     before = pa.total_allocated_bytes()
     again = load_domain(domains[0].path).split(split)
-    assert pa.total_allocated_bytes() == before, "nothing was decoded or copied"
+    assert pa.total_allocated_bytes() <= before, "nothing was decoded or copied"  # less: what came before is freed
     assert not again.item_ids.flags.owndata and not again.item_ids.flags.writeable
     for found in (first, again):
         expected = loaded(domains[0], split)
