@@ -114,9 +114,9 @@ def chunked_loss(
 
     Args:
         queries, items: [T, d], [M, d].
-        row_losses: called as ``(logits, chunk, own)`` with logits [t, M] of at least float32 (rows apart, so not
-            contiguous), the slice of rows they are, and s of those rows; it returns the sum of the losses and ∂/∂s (None without ``own_scores``), and
-            leaves ∂/∂logits where the logits were.
+        row_losses: called as ``(logits, chunk, own)`` with logits [t, M] of at least float32 (their rows lie apart, so
+            they are not contiguous), the slice of rows they are, and s of those rows; it returns the sum of the losses
+            and ∂/∂s (None without ``own_scores``), and leaves ∂/∂logits where the logits were.
         own_scores: s [T] or [T, n], more scores a row (that of its own target, say), or None.
         logits_per_chunk: most logits at once (at least one row); None is ``LOGITS_PER_CHUNK`` of the kind of device, or
             ``LEAST_ROWS`` rows where those are more.
