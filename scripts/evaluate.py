@@ -11,10 +11,12 @@ A model of texts alone ranks any domain embedded by its encoder: without fine-tu
 
 import argparse
 import json
+import sys
+from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 from transformers import PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
@@ -28,7 +30,9 @@ from retr_hf.evaluation.histories import histories_of
 from retr_hf.evaluation.metrics import user_differences
 from retr_hf.evaluation.ranking import full_ranks, sampled_ranks
 from retr_hf.measuring import print_metrics, ranks_of_split, require_splits, result_rows
+from retr_hf.model.head_retr import RetrHead
 from retr_hf.model.hub import local_folder
+from retr_hf.model.other_catalog import place_items
 from retr_hf.model.processing_retr import check_catalog
 from retr_hf.model.recommender import open_model
 from retr_hf.model.text_whitening import text_table
@@ -138,8 +142,11 @@ def print_differences(other: str, ranks: dict[str, np.ndarray], others: dict[str
 
 
 def model_ranks(model, domain: PreparedDomain, split: str, settings) -> dict[str, np.ndarray]:
-    """Ranks of a model; refuses a catalogue it cannot read."""
+    """Ranks of a model, whose id vectors follow the raw ids; refuses a catalogue it cannot read."""
     catalog = domain.catalog()
+    if isinstance(model, RetrHead) and model.config.catalog_hash not in (None, catalog.hash):
+        folder, model = model.name_or_path, deepcopy(model)  # the next domain is placed from the model's own items
+        PartialState().print(f"{folder} on {domain.name}: {place_items(model, folder, catalog)}", file=sys.stderr)
     check_catalog(model.config, catalog)
     text = text_table(model.config, catalog)
     return ranks_of_split(model, domain, split, text, settings, model.config.max_position_embeddings)

@@ -43,7 +43,8 @@ from retr_hf.model.head_retr import RetrHead
 from retr_hf.model.hub import local_folder
 from retr_hf.model.item_catalog import ItemCatalog
 from retr_hf.model.objectives import NEEDS_NEGATIVES
-from retr_hf.model.processing_retr import RetrProcessor, check_catalog
+from retr_hf.model.other_catalog import Placement, placement
+from retr_hf.model.processing_retr import RetrProcessor, check_encoder
 from retr_hf.model.text_whitening import text_table
 from retr_hf.model_section import config_on_top, model_config
 from retr_hf.report.model_card import write_model_card
@@ -89,7 +90,7 @@ def finetune(recipe, domain: PreparedDomain, args) -> None:
     data, settings, evaluation = recipe["data"], recipe["training"], recipe["evaluation"]
     catalog = domain.catalog()
     set_seed(recipe.run.seed)
-    model, sources, carried = build_model(recipe, catalog)
+    model, sources, carried, found = build_model(recipe, catalog)
     config = model.config
     text = text_table(config, catalog)
     if settings.freeze == "backbone":
@@ -121,6 +122,7 @@ def finetune(recipe, domain: PreparedDomain, args) -> None:
         f"{recipe.name} on {domain.name}: {len(sequences):,} sequences, {domain.num_items:,} items, "
         f"{sum(p.numel() for p in model.parameters() if p.requires_grad):,} weights to train"
         + (f", from {', '.join(sources)}" if sources else ", from scratch")
+        + (f"; {found}" if found else "")
     )
 
     def validate(model) -> dict[str, float]:
@@ -229,7 +231,8 @@ def target_config(recipe, catalog: ItemCatalog) -> RetrConfig:
     else:
         start = local_folder(start)  # a repository of the Hub is in the cache since the recipe was checked
         config = AutoConfig.from_pretrained(start)
-        check_catalog(config, catalog)
+        placement(config, start, catalog)
+        check_encoder(config, catalog)
         if length > config.max_position_embeddings:
             raise DataError(f"data.max_length={length}: {start} reads {config.max_position_embeddings} items at most")
         config = config_on_top(start, **recipe["model"])
@@ -240,8 +243,9 @@ def target_config(recipe, catalog: ItemCatalog) -> RetrConfig:
     return config
 
 
-def build_model(recipe, catalog: ItemCatalog) -> tuple[RetrHead, list[str], set[str]]:
-    """The recommendation head for a catalogue, the domains its weights were trained on before, and their names.
+def build_model(recipe, catalog: ItemCatalog) -> tuple[RetrHead, list[str], set[str], Placement | None]:
+    """The recommendation head for a catalogue, the domains its weights were trained on before, their names, and where
+    its items stand in the catalogue if it had another one.
 
     Raises:
         ValueError: see ``target_config``.
@@ -249,23 +253,28 @@ def build_model(recipe, catalog: ItemCatalog) -> tuple[RetrHead, list[str], set[
     """
     config = target_config(recipe, catalog)
     if recipe.run.init is None:
-        return AutoModelForSequenceClassification.from_config(config), [], set()
+        return AutoModelForSequenceClassification.from_config(config), [], set(), None
     start = local_folder(recipe.run.init)
+    before = AutoConfig.from_pretrained(start)
+    found = placement(before, start, catalog) if config.uses_ids else None
+    if found is not None:  # opened as it is, then its items follow the catalogue
+        config.vocab_size = before.vocab_size
     transformers_logging.set_verbosity_error()  # its report of a new id table reads like a mistake; we check ourselves
     head = AutoModelForSequenceClassification
     model, loading = head.from_pretrained(start, config=config, output_loading_info=True)
     # New weights: those of the items, and terms of the score that the pre-trained model has not. Without an id table
     # there is no transition memory, whatever the config says.
     new = ("model.embed_tokens.",) if config.uses_ids else ()
-    before = AutoConfig.from_pretrained(start)
     new += tuple(f"{term}." for term in TERMS if not getattr(before, term) or term == "transition_memory")
     missing = [name for name in loading["missing_keys"] if not name.startswith(new)]
     wrong = sorted([*missing, *loading["unexpected_keys"]])
     if wrong:
         raise DataError(f"{start} is another architecture than the recipe's model section: {wrong[:5]}")
     model.cut_positions(recipe["data"].max_length)
+    if found is not None:
+        model.place_items(torch.from_numpy(found.rows), catalog.hash)
     sources = json.loads((start / RUN_FILE).read_text(encoding="utf-8"))["trained_on"]
-    return model, sources, {name for name, _ in model.named_parameters()} - set(loading["missing_keys"])
+    return model, sources, {name for name, _ in model.named_parameters()} - set(loading["missing_keys"]), found
 
 
 def freeze_backbone(model) -> None:

@@ -12,7 +12,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
-OWN_CSV = re.search(r"\*\*My own csv\.\*\*.*?```bash\n(.*?)```", README, flags=re.DOTALL).group(1)
+SHOP = ["My own csv", "Next month's log"]
+SHOP = [re.search(rf"\*\*{wish}\.\*\*.*?```bash\n(.*?)```", README, flags=re.DOTALL).group(1) for wish in SHOP]
 
 
 @pytest.fixture
@@ -50,15 +51,22 @@ def test_python_blocks_run_in_order(quickstart):
     assert names["Recommender"].from_pretrained(trained).processor.max_length == 60  # all that the model reads
 
 
-def test_my_own_csv(tmp_path, monkeypatch, capsys):
-    """The commands, on forty users who walk round twelve products; one epoch in place of forty."""
+def write_log(end: str, products: range):
+    """Forty users who walk round the products."""
+    clicks = [f"u{u},p{products[(u + step) % len(products)]},{1000 + step}" for u in range(40) for step in range(8)]
+    Path(f"clicks{end}.csv").write_text("\n".join(["user_id,item_id,timestamp", *clicks]))
+    texts = (f"p{number},product number {number}" for number in products)
+    Path(f"products{end}.csv").write_text("\n".join(["item_id,text", *texts]))
+
+
+def test_my_own_csv_and_next_month(tmp_path, monkeypatch, capsys):
+    """The commands, on twelve products, then on fourteen others; one epoch in place of forty."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     Path("recipes").symlink_to(ROOT / "recipes")
-    clicks = [f"u{user},p{(user + step) % 12},{1000 + step}" for user in range(40) for step in range(8)]
-    Path("clicks.csv").write_text("\n".join(["user_id,item_id,timestamp", *clicks]))
-    Path("products.csv").write_text("\n".join(["item_id,text", *(f"p{n},product number {n}" for n in range(12))]))
-    for line in OWN_CSV.splitlines():
+    write_log("", range(12))
+    write_log("_june", range(16, 2, -1))
+    for line in "".join(SHOP).splitlines():
         python, script, *arguments = shlex.split(line, comments=True)
         assert python == "python"
         quicker = ["training.epochs=1", "--quiet"] if script.endswith("finetune.py") else []
@@ -67,7 +75,10 @@ def test_my_own_csv(tmp_path, monkeypatch, capsys):
             runpy.run_path(str(ROOT / script), run_name="__main__")
         except SystemExit as stopped:
             assert not stopped.code, line
-    assert "full-unseen" in capsys.readouterr().out and Path("runs/shop/processor_config.json").is_file()
+    told = capsys.readouterr()
+    assert "full-unseen" in told.out and Path("runs/shop/processor_config.json").is_file()
+    assert "9 of 14 items have an id vector, 5 are new to the model, 3 of its own are gone" in told.err
+    assert "from shop; 9 of 14 items" in told.out and Path("runs/june/processor_config.json").is_file()
 
 
 def test_files_it_names_exist():

@@ -103,12 +103,36 @@ class RetrHead(RetrPreTrainedModel):
         if not self.config.uses_text:
             raise ValueError('item_features="id": a new item needs training; use a model that reads text')
         if self.config.uses_ids:
-            rows = self.config.vocab_size
-            self.resize_token_embeddings(rows + count, mean_resizing=False)
-            self.model.embed_tokens.weight[rows:] = 0
-            if self.transition_memory is not None:
-                self.transition_memory.add_items(count)
-            self.config.catalog_hash = catalog_hash
+            old = torch.arange(self.config.vocab_size)
+            self.place_items(nn.functional.pad(old, (0, count)), catalog_hash)
+
+    @torch.no_grad()
+    def place_items(self, rows: torch.Tensor, catalog_hash: str) -> None:
+        """Lays what the model keeps an item out anew, for a catalogue with other rows.
+
+        New items start with rows of zeros where a text tells what they are; under ids alone at random, as in training
+        from scratch, and need some. For a model of texts alone there is nothing to do.
+
+        Args:
+            rows: int64 [M'], the present row of each new row, 0 for padding and for an item that is new.
+            catalog_hash: of the catalogue they are rows of.
+        """
+        if not self.config.uses_ids:
+            return
+        for name, parent in (("embed_tokens", self.model), ("output_table", self), ("item_bias", self)):
+            table = getattr(parent, name)
+            if table is None:
+                continue
+            weight = table.weight[rows.to(table.weight.device)]
+            weight[rows == 0] = 0
+            if not self.config.uses_text and name != "item_bias":
+                new = (rows == 0).index_fill_(0, rows.new_zeros(1), False)
+                weight[new] = torch.empty_like(weight[new]).normal_(0, self.config.initializer_range)
+            table = nn.Embedding.from_pretrained(weight, freeze=False, padding_idx=table.padding_idx)
+            setattr(parent, name, table)
+        if self.transition_memory is not None:
+            self.transition_memory.place_items(rows)
+        self.config.vocab_size, self.config.catalog_hash = len(rows), catalog_hash
 
     @torch.no_grad()
     def encode_catalog(self, text_embeddings: torch.Tensor | None = None, items_at_once: int = 8192) -> torch.Tensor:

@@ -306,10 +306,15 @@ def check_catalog(config: RetrConfig, catalog: ItemCatalog) -> None:
     if config.uses_ids and config.catalog_hash not in (None, catalog.hash):
         raise ValueError(
             f'the model\'s id table (item_features="{config.item_features}") belongs to catalogue '
-            f"{config.catalog_hash[:12]}, this one is {catalog.hash[:12]}: use the catalogue saved with the model, "
-            'or a model with item_features="text"'
+            f"{config.catalog_hash[:12]}, this one is {catalog.hash[:12]}: use the catalogue saved with the model, or "
+            'other_catalog.place_items, which lays the table out anew by raw ids, or a model with item_features="text"'
         )
     check_item_count(config, len(catalog))
+    check_encoder(config, catalog)
+
+
+def check_encoder(config: RetrConfig, catalog: ItemCatalog) -> None:
+    """Raises ValueError where a model reads text and a catalogue has vectors of another encoder, or none."""
     if config.uses_text and config.text_encoder is not None and catalog.text_encoder != config.text_encoder:
         raise ValueError(
             f"the model reads text vectors of {config.text_encoder}, {catalog.folder or 'the catalogue'} has "

@@ -51,7 +51,8 @@ class Recommendation:
 
     def __str__(self) -> str:
         kept = [step.title for step in self.pathway if step.on_pathway]
-        lines = [str(item) for item in self.items]
+        nothing = "nothing is left to recommend: all that may come is in the history"
+        lines = [str(item) for item in self.items] or [nothing]
         if self.pathway:
             lines.append(f"driven by {len(kept)} of {len(self.pathway)}: " + "; ".join(kept))
         return "\n".join(lines)

@@ -11,16 +11,18 @@ from transformers import AutoModelForSequenceClassification
 from transformers.utils import PushToHubMixin
 
 from .configuration_retr import RetrConfig
-from .folders import require_model
+from .folders import RUN_FILE, require_model
 from .history_lists import is_single, require_list
 from .hub import TASK, local_folder
 from .modeling_retr import RetrForSequentialRecommendation
+from .other_catalog import place_items
 from .processing_retr import RetrProcessor, check_catalog, config_of
 from .recommendation import Recommendation, recommendations
 from .session_retr import RecommenderSession
 from .text_whitening import text_table
 
 CARD_FILE = "README.md"
+KEPT = CARD_FILE, RUN_FILE  # what a folder tells of its model, and the next one should
 
 
 def open_model(folder: str | Path, **hub_arguments) -> RetrForSequentialRecommendation:
@@ -64,7 +66,7 @@ class Recommender(PushToHubMixin):
             )
         self.model, self.processor = model.eval(), copy(processor)
         self.processor.read_as(model.config)  # texts read on the fly are read as the table is
-        self.card: Path | None = None
+        self.origin: Path | None = None
         self._encode_items()
 
     def _encode_items(self) -> None:
@@ -78,7 +80,8 @@ class Recommender(PushToHubMixin):
         """Opens a model folder, or a repository of the Hub.
 
         Args:
-            catalog: another folder (a prepared domain too) or model repository to take the items from.
+            catalog: another folder (a prepared domain too) or model repository to take the items from. The id vectors
+                of a model that has some follow the raw ids, see ``other_catalog``.
             unknown_items: policy of the processor; None is the one saved with it.
             hub_arguments: ``revision``, ``token``, ``cache_dir``, ``local_files_only``, ``force_download``.
         """
@@ -87,26 +90,29 @@ class Recommender(PushToHubMixin):
         settings = {} if unknown_items is None else {"unknown_items": unknown_items}
         if catalog is not None:
             settings["max_length"] = None  # this model's, whatever is saved beside the catalogue
-        recommender = cls(model, RetrProcessor.from_pretrained(catalog or folder, **settings))
-        card = folder / CARD_FILE
-        recommender.card = card if card.is_file() else None
+        processor = RetrProcessor.from_pretrained(catalog or folder, **settings)
+        place_items(model, folder, processor.catalog)
+        recommender = cls(model, processor)
+        recommender.origin = folder
         return recommender
 
     def save_pretrained(self, save_directory: str | Path, push_to_hub: bool = False, **kwargs) -> None:
         """Writes weights, config, code, catalogue and card: what ``from_pretrained``, transformers' Auto classes and
         ``pipeline`` open, with or without this package.
 
-        The card is that of the folder it came from, else the one that is there, else a few lines on how to use it.
+        Card and ``run.json``, which says what the model was trained on, are those of the folder it came from, else what
+        is there; without a card a few lines on how to use it are written.
         push_to_hub: also to the Hub; kwargs as of ``push_to_hub``, which is the plainer call.
         """
         folder = Path(save_directory)
         self.model.save_pretrained(folder)
         self.processor.save_pretrained(folder)
-        if self.card is None:
-            if not (folder / CARD_FILE).exists():
-                (folder / CARD_FILE).write_text(_CARD, "utf-8")
-        elif self.card.resolve() != (folder / CARD_FILE).resolve():
-            shutil.copyfile(self.card, folder / CARD_FILE)
+        for name in KEPT:
+            kept = self.origin and self.origin / name
+            if kept and kept.is_file() and kept.resolve() != (folder / name).resolve():
+                shutil.copyfile(kept, folder / name)
+        if not (folder / CARD_FILE).exists():
+            (folder / CARD_FILE).write_text(_CARD, "utf-8")
         if push_to_hub:
             self.push_to_hub(kwargs.pop("repo_id", folder.name), **kwargs)
 

@@ -80,11 +80,16 @@ class TransitionMemory(nn.Module):
         self.scale.copy_(scale)
 
     @torch.no_grad()
-    def add_items(self, count: int) -> None:
-        """Makes room for ``count`` items that nothing was seen of, at the end."""
-        for name in ("neighbours", "strengths", "scale"):
-            buffer = getattr(self, name)
-            setattr(self, name, torch.cat([buffer, buffer.new_zeros(count, *buffer.shape[1:])]))
+    def place_items(self, rows: torch.Tensor) -> None:
+        """Lays the counts out anew: ``rows`` [M'] the present row of each new one, 0 for padding and for an item that
+        nothing was seen of. Neighbours that are not among them are forgotten."""
+        rows = rows.to(self.scale.device)
+        place = self.neighbours.new_zeros(len(self.neighbours))  # the new row of each present one
+        place[rows] = torch.arange(len(rows), dtype=place.dtype, device=place.device)
+        place[0] = 0
+        self.neighbours = place[self.neighbours[rows].long()]
+        self.strengths = self.strengths[rows] * (self.neighbours > 0)
+        self.scale = self.scale[rows]
 
     def forward(self, recent: torch.Tensor, around: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
         """recent [K, n] (``recent_rows``) -> rows of the table [K, A · k], 0 for none, and what each is given.

@@ -297,6 +297,56 @@ def test_a_pretrained_start_must_fit(world, tmp_path, monkeypatch, capsys):
     assert "there is no such folder here" in fails(monkeypatch, capsys, "recommend.py", "runs/none", "x")
 
 
+def test_a_shop_that_grows(tmp_path, monkeypatch, capsys):
+    """Next month's catalogue has other rows: the model of this month is measured on it, and goes on from there."""
+    monkeypatch.chdir(tmp_path)
+
+    def month(name, items):
+        steps = [(f"u{user}", items[(user + step) % len(items)], step) for user in range(30) for step in range(6)]
+        Path("log.csv").write_text("user_id,item_id,timestamp\n" + "".join(f"{u},{i},{t}\n" for u, i, t in steps))
+        Path("items.csv").write_text("item_id,text\n" + "".join(f"{item},the {item} tent\n" for item in items))
+        script(monkeypatch, "prepare.py", "tables", "--interactions", "log.csv", "--items", "items.csv",
+               "--output", name, "--k-core", 0)  # fmt: skip
+        embed_catalog(name, "hashing:64", progress=False)
+
+    items = [f"i{number}" for number in range(20)]
+    month("may", items)
+    month("june", ["new", *reversed(items[3:])])
+    recipe = write_recipe(
+        tmp_path / "shop.yaml", name="shop", task="finetune", output="runs/may", results="rows.jsonl",
+        data={"domains": ["may"], "max_length": 5}, model=TINY | {"item_features": "text+id"},
+        training={"epochs": 1, "batch_size": 32, "progress": False}, evaluation={"cutoffs": [10]},
+    )  # fmt: skip
+    script(monkeypatch, "finetune.py", recipe)
+    capsys.readouterr()
+    found = "17 of 18 items have an id vector, 1 are new to the model, 3 of its own are gone"
+    script(monkeypatch, "evaluate.py", "runs/may", "june", "may", "--results", "zero.jsonl", "--cutoffs", 10)
+    assert found in capsys.readouterr().err
+    zero = read_rows("zero.jsonl")
+    assert [row.metrics for row in zero if row.domain == "may"] == [row.metrics for row in read_rows("rows.jsonl")]
+    june = "data.domains=[june]", "output=runs/june"
+    script(monkeypatch, "finetune.py", recipe, *june, "init=runs/may", "training.learning_rate=1e-9")
+    assert f"from may; {found}" in capsys.readouterr().out
+    # What nothing was learned after is what was measured before.
+    before = {row.protocol: row.metrics for row in zero if row.domain == "june"}
+    assert {row.protocol: row.metrics for row in read_rows("rows.jsonl") if row.domain == "june"} == before
+
+    # A catalogue that grew by hand is a start too, and knows what its model was trained on.
+    from retr_hf import Recommender
+
+    recommender = Recommender.from_pretrained("runs/may")
+    recommender.add_items({"new": "the new tent"})
+    recommender.save_pretrained("grown")
+    script(monkeypatch, "finetune.py", recipe, *june[:1], "output=runs/grown", "init=grown")
+    assert "from may; 18 of 18 items have an id vector" in capsys.readouterr().out
+    script(monkeypatch, "recommend.py", "grown", *items, "new")
+    assert "nothing is left to recommend" in capsys.readouterr().out
+    ids = "model.item_features=id", "training.learning_rate=1e-3"
+    script(monkeypatch, "finetune.py", recipe, *ids, "output=runs/ids")
+    assert "1 of 18 items of june" in fails(monkeypatch, capsys, "evaluate.py", "runs/ids", "june")
+    script(monkeypatch, "finetune.py", recipe, *june[:1], *ids, "init=runs/ids", "output=runs/ids_june")
+
+
 def test_training_on_some_of_the_users(world, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     recipe = write_recipe(
