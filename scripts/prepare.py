@@ -255,8 +255,11 @@ def report(folders: list[Path]) -> str:
     domains = [load_domain(folder) for folder in folders]
     lines = [statistics_table({domain.name: domain.statistics for domain in domains})]
     for domain in domains:
+        examples = domain.provenance.get("examples", {})
         lines += [
-            f"{domain.name}: {count:,} {what.replace('_', ' ')}" for what, count in domain.provenance["dropped"].items()
+            f"{domain.name}: {count:,} {what.replace('_', ' ')}"
+            + (f", such as {', '.join(examples[what])}" if what in examples else "")
+            for what, count in domain.provenance["dropped"].items()
         ]
         if domain.provenance["options"].get("ordered") == UNTIMED:
             named = " (--columns timestamp=NAME names their column)" * (domain.provenance["reader"] == "tables")

@@ -100,7 +100,7 @@ def write_domain(
     if not own_split and k_core > 0 and raw.k_core != k_core:
         sequences = _k_core_sequences(sequences, k_core, dropped)
 
-    sequences, catalog = _with_catalog(raw, sequences, dropped)
+    sequences, catalog, examples = _with_catalog(raw, sequences, dropped)
     splits = (
         {split: sequences.filter(pl.col(SPLIT) == split).drop(SPLIT) for split in SPLITS}
         if own_split
@@ -111,6 +111,7 @@ def write_domain(
     provenance |= {
         **({"recipe": recipe} if recipe else {}),
         "dropped": {key: count for key, count in dropped.items() if count},
+        **({"examples": examples} if examples else {}),
         "retr_hf_version": __version__,
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }
@@ -136,9 +137,11 @@ def _k_core_sequences(sequences: pl.DataFrame, k: int, dropped: dict[str, int]) 
     return after.rename({ITEM_ID: ITEM_IDS}).group_by(whole, maintain_order=True).agg(aligned)
 
 
-def _with_catalog(raw: RawDomain, sequences: pl.DataFrame, dropped: dict[str, int]) -> tuple[pl.DataFrame, ItemCatalog]:
+def _with_catalog(
+    raw: RawDomain, sequences: pl.DataFrame, dropped: dict[str, int]
+) -> tuple[pl.DataFrame, ItemCatalog, dict[str, list[str]]]:
     """Ids in ``item_ids`` -> indices, int32, and their catalogue: the whole item table first where the reader says so;
-    then the items that occur, in order of first appearance."""
+    then the items that occur, in order of first appearance. And ids of log and item table without a partner."""
     lists = sequences[ITEM_IDS]
     flat = coded(lists.explode())
     occurring = flat.unique(maintain_order=True)
@@ -147,9 +150,14 @@ def _with_catalog(raw: RawDomain, sequences: pl.DataFrame, dropped: dict[str, in
     items = ids.to_frame().join(raw.items, on=ITEM_ID, how="left", maintain_order="left")
     without_row = int(items[TEXT].is_null().sum())
     texts = items[TEXT].fill_null("")
+    examples = {}
     if raw.items.height:  # without an item table a domain is of ids alone, and nothing is amiss
         dropped["items_without_a_row_in_the_item_table"] = without_row
         unused = raw.items.height - (ids.len() - without_row)
+        if without_row and unused:  # perhaps the two spell ids differently
+            alone = items.filter(pl.col(TEXT).is_null()), raw.items.join(items, on=ITEM_ID, how="anti")
+            keys = "items_without_a_row_in_the_item_table", "rows_of_the_item_table_not_used"
+            examples = {key: each[ITEM_ID].head(3).to_list() for key, each in zip(keys, alone, strict=True)}
         dropped["rows_of_the_item_table_not_used"] = dropped.pop("rows_of_the_item_table_not_used", 0) + unused
         dropped["items_with_empty_text"] = int((texts == "").sum())
     catalog = ItemCatalog(items[ITEM_ID].to_arrow(), texts.to_arrow())
@@ -159,7 +167,7 @@ def _with_catalog(raw: RawDomain, sequences: pl.DataFrame, dropped: dict[str, in
     index_of_code[codes] = catalog.index_of(names.to_arrow())
     offsets = np.concatenate([[0], np.cumsum(lists.list.len().to_numpy(), dtype=np.int64)])
     indices = pa.LargeListArray.from_arrays(pa.array(offsets), pa.array(index_of_code[codes_of(flat)]))
-    return sequences.with_columns(pl.from_arrow(indices).alias(ITEM_IDS)), catalog
+    return sequences.with_columns(pl.from_arrow(indices).alias(ITEM_IDS)), catalog, examples
 
 
 def _statistics(splits: dict[str, pl.DataFrame], num_items: int) -> dict[str, Any]:
