@@ -14,6 +14,9 @@ prepared domain becomes a page that shows how it is and what in it will hurt.
     # does pre-training help? each system with and without it, the difference over seeds with its confidence interval
     python scripts/report.py runs/cross_domain/rows.jsonl --paired
 
+    # is one system better than another? each minus that one, over the runs of the same seed, with confidence intervals
+    python scripts/report.py runs/intra/table/rows.jsonl --against SASRec --metrics NDCG@10
+
     # a table a domain: sampled ranking with full ranking beside it, parameters and GFLOPs, the papers' numbers
     python scripts/report.py runs/intra/table/rows.jsonl --by-domain
 
@@ -39,6 +42,7 @@ from pathlib import Path
 
 from retr_hf.domain_look import look_at_domains
 from retr_hf.entry import run
+from retr_hf.report.against import against_tables
 from retr_hf.report.domain_tables import domain_tables
 from retr_hf.report.paired import paired_tables
 from retr_hf.report.plots import plot_learning_curves
@@ -66,6 +70,7 @@ def main(arguments: list[str] | None = None) -> None:
     kinds = parser.add_mutually_exclusive_group()
     kinds.add_argument("--paired", action="store_true", help="pre-trained beside from scratch, seed by seed")
     kinds.add_argument("--by-domain", action="store_true", help="a table a domain, all protocols and costs on a line")
+    kinds.add_argument("--against", metavar="SYSTEM", help="every system minus this one, seed by seed, with intervals")
     parser.add_argument("--protocols", nargs="+", choices=PROTOCOLS, help="only these ranking protocols")
     parser.add_argument("--metrics", nargs="+", metavar="NAME", help="only these metrics, e.g. HR@10 NDCG@10")
     parser.add_argument("--systems", nargs="+", metavar="NAME", help="only these systems, by their names in the rows")
@@ -92,7 +97,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--quiet", action="store_true", help="with --domain: only the files, nothing to the terminal")
     options = parser.parse_intermixed_args(arguments)
     if options.domain:
-        of_runs = ("rows", "figures", "paired", "by_domain", "chart", "systems", "protocols", "metrics")
+        of_runs = ("rows", "figures", "paired", "by_domain", "against", "chart", "systems", "protocols", "metrics")
         if given := [f"--{name}".replace("_", "-") for name in of_runs if getattr(options, name)]:
             parser.error(f"--domain stands alone: {', '.join(given).replace('--rows', 'rows')} of runs; call twice")
         look(options)
@@ -103,8 +108,8 @@ def main(arguments: list[str] | None = None) -> None:
         )
     if options.quiet:
         parser.error("--quiet is for --domain: tables are what is printed")
-    if (options.paired or options.by_domain) and not options.rows:
-        parser.error("--paired and --by-domain are about result rows: name a file of them")
+    if (options.paired or options.by_domain or options.against) and not options.rows:
+        parser.error("--paired, --by-domain and --against are about result rows: name a file of them")
     if (options.output or options.chart or options.systems) and not options.rows:
         parser.error("--output, --chart and --systems are about result rows: name a file of them too")
 
@@ -116,8 +121,12 @@ def main(arguments: list[str] | None = None) -> None:
             from retr_hf.cost import with_costs  # brings torch
 
             rows = with_costs(rows)
+        shown = {"protocols": options.protocols, "metrics": options.metrics}
         make = paired_tables if options.paired else domain_tables if options.by_domain else result_tables
-        tables = make(rows, published=options.published, protocols=options.protocols, metrics=options.metrics)
+        if options.against:
+            tables = against_tables(rows, options.against, **shown)
+        else:
+            tables = make(rows, published=options.published, **shown)
         write_tables(tables, len(rows), options.output)
         if options.chart:
             metric = (options.metrics or ["NDCG@10"])[0]

@@ -103,7 +103,7 @@ def test_mistakes_are_told_without_a_traceback(tmp_path):
     for arguments, message in [
         ((), "nothing to report: name a file of result rows"),
         (("--output", "T.md", "--figures", "a"), "--output, --chart and --systems are about result rows"),
-        (("--paired", "--figures", "a"), "--paired and --by-domain are about result rows"),
+        (("--paired", "--figures", "a"), "--paired, --by-domain and --against are about result rows"),
         (("none.jsonl",), "error: none.jsonl: no result rows there"),
         (("torn.jsonl",), "error: torn.jsonl:1: the last line is torn"),
         (("--figures", "nowhere"), "no such log"),
