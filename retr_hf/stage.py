@@ -27,6 +27,7 @@ from .training.settings import SETTINGS, VALIDATORS
 SCHEMA = {**SETTINGS, "model": MODEL_SECTION}
 # What a run without pre-trained weights does not read: its twin has the same recipe but for these.
 OF_PRETRAINED = {"training.freeze", "training.pretrained_rate"}
+MEMORY = "transition_memory"  # its buffers, of a model that has some, are as wide as it
 RESUMES = "--resume goes on from the last checkpoint"
 # Overrides that a result row tells in a place of its own, or that cannot change a result.
 TOLD_ELSEWHERE = {
@@ -102,7 +103,8 @@ def open_recipe(args: argparse.Namespace, task: str) -> Recipe:
         return builds("model", partial(config_on_top, start))(recipe) + [
             f"model.{name}: {value!r}, but the pre-trained model has {getattr(config, name)!r}; leave it out"
             for name, value in given.items()
-            if name in SHAPES and value != getattr(config, name)
+            if value != getattr(config, name)
+            and (name in SHAPES or (name == MEMORY and value and config.uses_ids and config.transition_memory))
         ]
 
     def one_type(recipe: Recipe) -> list[str]:

@@ -32,7 +32,7 @@ from retr_hf.evaluation.ranking import full_ranks, sampled_ranks
 from retr_hf.measuring import print_metrics, ranks_of_split, require_splits, result_rows
 from retr_hf.model.head_retr import RetrHead
 from retr_hf.model.hub import local_folder
-from retr_hf.model.other_catalog import place_items
+from retr_hf.model.other_catalog import Placement, place_items, placement
 from retr_hf.model.processing_retr import check_catalog
 from retr_hf.model.recommender import open_model
 from retr_hf.model.text_whitening import text_table
@@ -83,6 +83,8 @@ def main() -> None:
             about = about_model(args, domain.name)
         ranks = ranks_of(model, domain, args.split, settings)
         about |= {"system": args.name} if args.name else {}
+        if found := placed(model, domain):
+            about["settings"] = {"id vectors": str(found)}
         rows = result_rows(ranks, domain, args.cutoffs, split=args.split, **about)
         others = None if other is None else ranks_of(other, domain, args.split, settings)  # before a row is written
         if accelerator.is_main_process:
@@ -130,6 +132,13 @@ def ranks_of(model, domain: PreparedDomain, split: str, settings) -> dict[str, n
     if isinstance(model, str):
         return baseline_ranks(model, domain, split)
     return model_ranks(model, domain, split, settings)
+
+
+def placed(model, domain: PreparedDomain) -> Placement | None:
+    """Where the items of a model stand in a domain, if it has another catalogue and ids."""
+    if not isinstance(model, RetrHead):
+        return None
+    return placement(model.config, model.name_or_path, domain.catalog(embeddings=False))
 
 
 def print_differences(other: str, ranks: dict[str, np.ndarray], others: dict[str, np.ndarray], cutoffs) -> None:

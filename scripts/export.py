@@ -13,6 +13,7 @@ scripts/finetune.py trains can be exported but GRU4Rec, which is recurrent.
 
 import argparse
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +44,7 @@ from retr_hf.export.runners import Program, open_program
 from retr_hf.export.towers import ItemTower, UserTower
 from retr_hf.measuring import split_for
 from retr_hf.model.item_catalog import ItemCatalog
+from retr_hf.model.other_catalog import place_items
 from retr_hf.model.processing_retr import check_catalog, longest_history
 from retr_hf.model.recommender import open_model
 from retr_hf.model.text_whitening import Whitening, text_table
@@ -73,6 +75,8 @@ def main() -> None:
 
     head = open_model(args.model).float()
     catalog = ItemCatalog.from_pretrained(args.catalog or args.model)
+    if found := place_items(head, head.name_or_path, catalog):
+        print(f"{args.model}: {found}", file=sys.stderr)
     check_catalog(head.config, catalog)
     text = text_table(head.config, catalog)
     table = head.encode_catalog(text)

@@ -154,7 +154,9 @@ def finetune(recipe, domain: PreparedDomain, args) -> None:
         longest = data.max_length - (config.direction == "bidirectional")  # room for the [mask]
         RetrProcessor(catalog, longest, text_whitening=config.text_whitening).save_pretrained(folder.path)
     rows = (
-        test(recipe, domain, model.to(accelerator.device), text, progress, sources, folder) if evaluation.test else []
+        test(recipe, domain, model.to(accelerator.device), text, progress, sources, found, folder)
+        if evaluation.test
+        else []
     )
     if accelerator.is_main_process:
         write_model_card(
@@ -187,7 +189,7 @@ def examples(config: RetrConfig, train_split, num_items: int, data, layout: str)
     return sequences, NextItemCollator(num_items, config.every_step, negatives, lay_out, seen)
 
 
-def test(recipe, domain: PreparedDomain, model, text, progress, sources: list[str], folder: RunFolder):
+def test(recipe, domain: PreparedDomain, model, text, progress, sources: list[str], found, folder: RunFolder):
     """Result rows of the best checkpoint on the test split."""
     config, evaluation, max_length = model.config, recipe["evaluation"], recipe["data"].max_length
     ranks = ranks_of_split(model, domain, "test", text, evaluation, max_length)
@@ -200,6 +202,7 @@ def test(recipe, domain: PreparedDomain, model, text, progress, sources: list[st
         "item_features": config.item_features,
         **({"text_encoder": config.text_encoder} if config.uses_text else {}),
         "freeze": recipe["training"].freeze,
+        **({"id vectors": str(found)} if found else {}),
     }
     settings |= inference_cost(config, domain.num_items) | about_routes(model, domain, text, max_length)
     return result_rows(

@@ -10,6 +10,7 @@ to date. Item vectors are not copied: for models of texts run scripts/embed.py o
 """
 
 import argparse
+import sys
 from pathlib import Path
 
 from accelerate import Accelerator
@@ -18,6 +19,7 @@ from transformers.utils import logging as transformers_logging
 from retr_hf.data.domain import load_domain
 from retr_hf.entry import run
 from retr_hf.model.hub import local_folder
+from retr_hf.model.other_catalog import place_items
 from retr_hf.model.recommender import open_model
 from retr_hf.pathway_inputs import write_pathway_inputs
 from retr_hf.report.dataset_statistics import statistics_table
@@ -36,6 +38,8 @@ def main() -> None:
 
     weights, domain = Path(local_folder(args.model)), load_domain(args.domain)
     model = open_model(weights).to(Accelerator().device)
+    if found := place_items(model, weights, domain.catalog(embeddings=False)):
+        print(f"{args.model}: {found}", file=sys.stderr)
     folders = write_pathway_inputs(model, weights, domain, args.output, args.block, args.seed, args.overwrite)
     made = [load_domain(folder) for folder in folders.values()]
     print(statistics_table({each.name: each.statistics for each in made}))

@@ -258,7 +258,7 @@ def report(folders: list[Path]) -> str:
         examples = domain.provenance.get("examples", {})
         lines += [
             f"{domain.name}: {count:,} {what.replace('_', ' ')}"
-            + (f", such as {', '.join(examples[what])}" if what in examples else "")
+            + (f", such as {', '.join(map(repr, examples[what]))}" if what in examples else "")
             for what, count in domain.provenance["dropped"].items()
         ]
         if domain.provenance["options"].get("ordered") == UNTIMED:

@@ -42,6 +42,8 @@ def main() -> None:
 
     unknown_items = "text" if args.texts else None
     recommender = Recommender.from_pretrained(args.model, args.catalog, unknown_items)
+    if recommender.placement:
+        print(f"{args.model}: {recommender.placement}", file=sys.stderr)
     histories = user_histories(args.domain, args.user) if args.user else {"": args.history}
     tell_unknown(recommender, histories)
     answers = recommender.recommend(

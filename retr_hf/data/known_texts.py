@@ -1,5 +1,6 @@
 """Vectors of texts that were embedded before: next month's catalogue encodes its new texts alone."""
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -51,6 +52,11 @@ class KnownTexts:
             rows = np.flatnonzero((places >= 0) & ~self.known)
             self.known[rows] = True
             self._found.append((catalog.embeddings, places[rows], rows))
+
+    @property
+    def digest(self) -> str:
+        """Which texts are known, as a hash."""
+        return hashlib.sha256(np.packbits(self.known).tobytes()).hexdigest()
 
     def blocks(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """(rows [n] of the texts, their vectors [n, E]), some at a time, as ``write_vectors`` takes them."""

@@ -129,7 +129,16 @@ def domain_of_log(log: RawLog, options: LogOptions | None = None, k_core: int = 
         dropped=dropped,
         whole_catalogue=log.whole_catalogue,
         k_core=k_core,
+        strangers=_strangers(log) if (codes_of(events[ITEM_ID]) >= num_listed).any() else (),
     )
+
+
+def _strangers(log: RawLog) -> list[str]:
+    """Three ids of the item table that the log does not name: perhaps the two spell ids differently."""
+    if log.items is None:
+        return []
+    named = log.events.select(pl.col(ITEM_ID).cast(pl.String)).unique()
+    return log.items.select(ITEM_ID).join(named, on=ITEM_ID, how="anti").head(3).collect().to_series().to_list()
 
 
 def nothing_in_common(log: RawLog) -> DataError:

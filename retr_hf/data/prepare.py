@@ -154,10 +154,11 @@ def _with_catalog(
     if raw.items.height:  # without an item table a domain is of ids alone, and nothing is amiss
         dropped["items_without_a_row_in_the_item_table"] = without_row
         unused = raw.items.height - (ids.len() - without_row)
-        if without_row and unused:  # perhaps the two spell ids differently
-            alone = items.filter(pl.col(TEXT).is_null()), raw.items.join(items, on=ITEM_ID, how="anti")
-            keys = "items_without_a_row_in_the_item_table", "rows_of_the_item_table_not_used"
-            examples = {key: each[ITEM_ID].head(3).to_list() for key, each in zip(keys, alone, strict=True)}
+        if without_row:
+            alone = items.filter(pl.col(TEXT).is_null())[ITEM_ID].head(3).to_list()
+            examples["items_without_a_row_in_the_item_table"] = alone
+            if raw.strangers:
+                examples["rows_of_the_item_table_not_used"] = list(raw.strangers)
         dropped["rows_of_the_item_table_not_used"] = dropped.pop("rows_of_the_item_table_not_used", 0) + unused
         dropped["items_with_empty_text"] = int((texts == "").sum())
     catalog = ItemCatalog(items[ITEM_ID].to_arrow(), texts.to_arrow())

@@ -165,7 +165,7 @@ def embed_catalog(
     taken = KnownTexts(known, catalog.texts, metadata)
     # Batches decide the last bits of a vector, so they belong to what a resumed run must have in common.
     batches = {"batch_size": str(batch_size), "chunk_size": str(chunk_size)}
-    batches |= {"known": str(int(taken.known.sum()))} if known else {}
+    batches |= {"known": taken.digest} if known else {}  # which texts are left decides the batches too
     _open_partial(partial, metadata | batches, overwrite)
     texts = drop_words(catalog.texts, word_drop, seed) if word_drop else catalog.texts
     lengths = np.array([len(text) for text in texts])

@@ -17,8 +17,8 @@ LOGITS_PER_CHUNK = {"cpu": 2**21, "other": 2**26}
 # Fewer would pass over all items, and over their gradient, for too little work: 4 rows of 450,000 are 6 times slower,
 # 128 of 18,639 in bfloat16 1.2 to 1.4 times.
 LEAST_ROWS = 256
-# Rows of logits begin 64 bytes apart or a multiple of that: with 12,101 columns side by side the first product took
-# twice as long on an AVX2 processor, and few catalogues count a multiple of 16.
+# Rows of float32 logits begin 64 bytes apart or a multiple of that: with 12,101 columns side by side the first product
+# took twice as long on an AVX2 processor, and few catalogues count a multiple of 16.
 COLUMN_MULTIPLE = 16
 
 

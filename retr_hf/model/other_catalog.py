@@ -11,7 +11,9 @@ import torch
 
 from .configuration_retr import RetrConfig
 from .head_retr import RetrHead
-from .item_catalog import ItemCatalog
+from .item_catalog import ITEMS_FILE, ItemCatalog
+
+MOST = 0.5  # of the texts of one shop hardly so many change from one month to the next
 
 
 @dataclass(frozen=True)
@@ -20,10 +22,12 @@ class Placement:
 
     rows: int64 [M], the model's row of each row of the catalogue, 0 for padding and for a new item.
     gone: how many of the model's items the catalogue has not.
+    other_texts: the share of the items of both, among those that have texts, whose text is another one.
     """
 
     rows: np.ndarray
     gone: int
+    other_texts: float = 0.0
 
     @property
     def new(self) -> int:
@@ -35,6 +39,8 @@ class Placement:
         return (
             f"{items - self.new:,} of {items:,} items have an id vector, {self.new:,} are new to the model"
             + f", {self.gone:,} of its own are gone" * (self.gone > 0)
+            + f"; {self.other_texts:.0%} of these have another text now: ARE THEY THE SAME ITEMS, or another shop's "
+            "with like ids?" * (self.other_texts > MOST)
         )
 
 
@@ -46,6 +52,11 @@ def placement(config: RetrConfig, folder: str | Path, catalog: ItemCatalog) -> P
     """
     if not config.uses_ids or config.catalog_hash in (None, catalog.hash):
         return None
+    if not (Path(folder) / ITEMS_FILE).is_file():
+        raise ValueError(
+            f"{folder}: the model's id table belongs to another catalogue than {catalog.folder or 'this one'}, and "
+            f"without its own items ({ITEMS_FILE}) nobody knows which row is which: name the folder that training left"
+        )
     own = ItemCatalog.from_pretrained(folder, embeddings=False)
     if own.hash != config.catalog_hash:
         raise ValueError(
@@ -59,7 +70,10 @@ def placement(config: RetrConfig, folder: str | Path, catalog: ItemCatalog) -> P
             f"{len(catalog):,} items of {catalog.folder or 'this one'} (such as {catalog.item_ids[:2]}) is among those "
             f'of {folder} (such as {own.item_ids[:2]}); use a model with item_features="text", or train one here'
         )
-    return Placement(rows, len(own) - int((rows > 0).sum()))
+    shared = np.flatnonzero(rows)
+    pairs = zip(own.items_at(rows[shared]), catalog.items_at(shared), strict=True)
+    changed = [before != now for (item, before), (_, now) in pairs if item not in (before, now)]
+    return Placement(rows, len(own) - len(shared), sum(changed) / max(1, len(changed)))
 
 
 def place_items(model: RetrHead, folder: str | Path, catalog: ItemCatalog) -> Placement | None:

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from itertools import islice
+from pathlib import Path
 
 from transformers import AutoModelForSequenceClassification
 from transformers.pipelines import PIPELINE_REGISTRY, Pipeline
@@ -54,6 +55,8 @@ class SequentialRecommendationPipeline(Pipeline):
             )
         super().__init__(model=model, processor=processor, **kwargs)
         self.recommender = Recommender(self.model, processor)
+        if self.model.name_or_path and Path(self.model.name_or_path).is_dir():
+            self.recommender.origin = Path(self.model.name_or_path).resolve()
         self.processor = self.recommender.processor
 
     def save_pretrained(self, save_directory, **kwargs):

@@ -1,5 +1,6 @@
 """Recommender: a model folder in, titles, scores and the pathway behind them out."""
 
+import json
 import shutil
 from collections.abc import Mapping, Sequence
 from copy import copy
@@ -14,15 +15,17 @@ from .configuration_retr import RetrConfig
 from .folders import RUN_FILE, require_model
 from .history_lists import is_single, require_list
 from .hub import TASK, local_folder
+from .item_catalog import write_whole
 from .modeling_retr import RetrForSequentialRecommendation
-from .other_catalog import place_items
+from .other_catalog import Placement, place_items
 from .processing_retr import RetrProcessor, check_catalog, config_of
 from .recommendation import Recommendation, recommendations
 from .session_retr import RecommenderSession
 from .text_whitening import text_table
 
 CARD_FILE = "README.md"
-KEPT = CARD_FILE, RUN_FILE  # what a folder tells of its model, and the next one should
+# Of run.json what a saved model still is: what it was trained on and by which recipe, not the run in its folder.
+KEPT = ("name", "recipe", "seed", "init", "sources", "trained_on", "date")
 
 
 def open_model(folder: str | Path, **hub_arguments) -> RetrForSequentialRecommendation:
@@ -67,6 +70,7 @@ class Recommender(PushToHubMixin):
         self.model, self.processor = model.eval(), copy(processor)
         self.processor.read_as(model.config)  # texts read on the fly are read as the table is
         self.origin: Path | None = None
+        self.placement: Placement | None = None
         self._encode_items()
 
     def _encode_items(self) -> None:
@@ -91,26 +95,29 @@ class Recommender(PushToHubMixin):
         if catalog is not None:
             settings["max_length"] = None  # this model's, whatever is saved beside the catalogue
         processor = RetrProcessor.from_pretrained(catalog or folder, **settings)
-        place_items(model, folder, processor.catalog)
+        found = place_items(model, folder, processor.catalog)
         recommender = cls(model, processor)
-        recommender.origin = folder
+        recommender.origin, recommender.placement = folder.resolve(), found
         return recommender
 
     def save_pretrained(self, save_directory: str | Path, push_to_hub: bool = False, **kwargs) -> None:
         """Writes weights, config, code, catalogue and card: what ``from_pretrained``, transformers' Auto classes and
         ``pipeline`` open, with or without this package.
 
-        Card and ``run.json``, which says what the model was trained on, are those of the folder it came from, else what
-        is there; without a card a few lines on how to use it are written.
+        The card, and what ``run.json`` says of the training, are those of the folder it came from, else what is there;
+        without a card a few lines on how to use it are written.
         push_to_hub: also to the Hub; kwargs as of ``push_to_hub``, which is the plainer call.
         """
         folder = Path(save_directory)
         self.model.save_pretrained(folder)
         self.processor.save_pretrained(folder)
-        for name in KEPT:
-            kept = self.origin and self.origin / name
-            if kept and kept.is_file() and kept.resolve() != (folder / name).resolve():
-                shutil.copyfile(kept, folder / name)
+        if self.origin is not None and self.origin != folder.resolve():
+            if (self.origin / CARD_FILE).is_file():
+                shutil.copyfile(self.origin / CARD_FILE, folder / CARD_FILE)
+            if (self.origin / RUN_FILE).is_file():
+                ran = json.loads((self.origin / RUN_FILE).read_text("utf-8"))
+                ran = json.dumps({key: ran[key] for key in KEPT if key in ran}, indent=2) + "\n"
+                write_whole(folder / RUN_FILE, lambda path: path.write_text(ran, "utf-8"))
         if not (folder / CARD_FILE).exists():
             (folder / CARD_FILE).write_text(_CARD, "utf-8")
         if push_to_hub:

@@ -42,7 +42,8 @@ class RunFolder:
     def finished(self) -> bool:
         """Whether the run came to its end."""
         file = self.path / RUN_FILE
-        return file.is_file() and _read_json(file).get("finished") is not None
+        ours = file.is_file() and (self.path / RECIPE_FILE).is_file()  # a model that was saved by hand has the first
+        return ours and _read_json(file).get("finished") is not None
 
     def open(self, recipe: Recipe, about: dict, resume: bool = False, overwrite: bool = False) -> None:
         """Prepares the folder for a run, or for its continuation.

@@ -117,6 +117,19 @@ def test_known_texts_are_not_encoded_again(folder, tmp_path):
     np.testing.assert_array_equal(vectors_of(tmp_path / "fewer"), vectors_of(folder)[3:9])
 
 
+def test_a_resumed_run_knows_the_same_texts(folder, tmp_path):
+    """As many texts from another folder leave other chunks: none of the interrupted run's may stand in for them."""
+    for name, texts in (("a", TEXTS[:5]), ("b", TEXTS[-5:])):
+        make_catalog(tmp_path / name, texts)
+        embed_catalog(tmp_path / name, RecordingEncoder(), progress=False)
+    with pytest.raises(Interrupted):
+        embed_catalog(folder, RecordingEncoder(20), known=[tmp_path / "a"], chunk_size=8, batch_size=8, progress=False)
+    with pytest.raises(DataError, match="made with other settings"):
+        embed_catalog(folder, RecordingEncoder(), known=[tmp_path / "b"], chunk_size=8, batch_size=8, progress=False)
+    embed_catalog(folder, RecordingEncoder(29), known=[tmp_path / "a"], chunk_size=8, batch_size=8, progress=False)
+    np.testing.assert_array_equal(vectors_of(folder)[:5], vectors_of(tmp_path / "a"))
+
+
 def test_vectors_that_cannot_be_taken(folder, tmp_path):
     make_catalog(tmp_path / "bare", TEXTS)
     with pytest.raises(DataError, match="bare: has no item vectors to take"):

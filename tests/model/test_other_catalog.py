@@ -1,8 +1,12 @@
 """A model with ids on a catalogue that changed: what it knows of an item follows the raw id."""
 
+import json
+
 import pytest
 import torch
+from transformers import pipeline
 
+import retr_hf  # noqa: F401  tells transformers of the task
 from retr_hf.model.configuration_retr import RetrConfig
 from retr_hf.model.modeling_retr import RetrForSequentialRecommendation
 from retr_hf.model.other_catalog import place_items, placement
@@ -65,6 +69,34 @@ def test_what_is_told(shop, tmp_path):
     assert placement(text, tmp_path, changed(shop)) is None
 
 
+def test_items_whose_texts_all_changed_are_asked_about(shop, tmp_path):
+    """Ids 1, 2, 3 are in many shops."""
+    shop.recommender("text+id").save_pretrained(tmp_path)
+    config = Recommender.from_pretrained(tmp_path).model.config
+    films = dict.fromkeys(list(shop.items)[:6], "a film about pirates")
+    assert str(placement(config, tmp_path, shop.catalogue(films))).endswith("with like ids?")
+    edited = shop.catalogue(shop.items | dict.fromkeys(list(shop.items)[:4], "now cheaper") | {"x": "tent"})
+    assert "ARE THEY" not in str(placement(config, tmp_path, edited))
+
+
+def test_what_a_saved_folder_says_of_its_training(shop, tmp_path, monkeypatch):
+    """And no more: it is neither a finished run nor a converted model that may be overwritten."""
+    shop.recommender("text+id").save_pretrained(tmp_path / "run")
+    (tmp_path / "run" / "run.json").write_text(
+        '{"name": "x", "trained_on": ["may"], "finished": "2026", "command": "c"}'
+    )
+    (tmp_path / "run" / "README.md").write_text("the card")
+    recommender = Recommender.from_pretrained(tmp_path / "run")
+    recommender.add_items({"new": "tent"})
+    monkeypatch.chdir(tmp_path)
+    recommender.save_pretrained("saved")
+    assert json.loads((tmp_path / "saved" / "run.json").read_text()) == {"name": "x", "trained_on": ["may"]}
+    assert (tmp_path / "saved" / "README.md").read_text() == "the card"
+    piped = pipeline("sequential-recommendation", model=str(tmp_path / "run"))
+    piped.save_pretrained("piped")
+    assert (tmp_path / "piped" / "run.json").is_file() and (tmp_path / "piped" / "README.md").read_text() == "the card"
+
+
 def test_ids_alone(shop, tmp_path):
     """Fewer items need no training; a new one does, and starts at random."""
     teach(shop.recommender("id")).save_pretrained(tmp_path / "model")
@@ -105,5 +137,8 @@ def test_what_cannot_be_placed(shop, tmp_path):
     with pytest.raises(ValueError, match=r"none of the 1 items of this one \(such as \['x'\]\)"):
         placement(config, tmp_path, other)
     other.save_pretrained(tmp_path)
+    (tmp_path / "bare").mkdir()
+    with pytest.raises(ValueError, match="without its own items .items.parquet. nobody knows which row is which"):
+        placement(config, tmp_path / "bare", other)
     with pytest.raises(ValueError, match="nobody knows which row is which"):
         placement(config, tmp_path, shop.catalogue(shop.items | {"x": "red tent"}))

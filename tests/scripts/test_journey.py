@@ -323,6 +323,7 @@ def test_a_shop_that_grows(tmp_path, monkeypatch, capsys):
     script(monkeypatch, "evaluate.py", "runs/may", "june", "may", "--results", "zero.jsonl", "--cutoffs", 10)
     assert found in capsys.readouterr().err
     zero = read_rows("zero.jsonl")
+    assert [row.settings.get("id vectors") for row in zero] == [found] * 3 + [None] * 3
     assert [row.metrics for row in zero if row.domain == "may"] == [row.metrics for row in read_rows("rows.jsonl")]
     june = "data.domains=[june]", "output=runs/june"
     script(monkeypatch, "finetune.py", recipe, *june, "init=runs/may", "training.learning_rate=1e-9")
@@ -341,6 +342,16 @@ def test_a_shop_that_grows(tmp_path, monkeypatch, capsys):
     assert "from may; 18 of 18 items have an id vector" in capsys.readouterr().out
     script(monkeypatch, "recommend.py", "grown", *items, "new")
     assert "nothing is left to recommend" in capsys.readouterr().out
+    script(monkeypatch, "recommend.py", "runs/may", "--catalog", "june", "new", "i4")
+    assert found in capsys.readouterr().err
+    assert "holds no run of ours" in fails(
+        monkeypatch, capsys, "finetune.py", recipe, *june[:1], "output=grown", "--resume"
+    )
+    memory = ["model.objective=softmax", "model.transition_memory=4", "output=runs/memory"]
+    script(monkeypatch, "finetune.py", recipe, *memory)
+    again = "init=runs/memory", "model.transition_memory=8", "output=runs/again"
+    said = fails(monkeypatch, capsys, "finetune.py", recipe, *june[:1], *again)
+    assert "model.transition_memory: 8, but the pre-trained model has 4" in said
     ids = "model.item_features=id", "training.learning_rate=1e-3"
     script(monkeypatch, "finetune.py", recipe, *ids, "output=runs/ids")
     assert "1 of 18 items of june" in fails(monkeypatch, capsys, "evaluate.py", "runs/ids", "june")

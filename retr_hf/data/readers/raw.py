@@ -33,6 +33,7 @@ class RawDomain:
         whole_catalogue: True keeps every row of ``items``, in its order, as the catalogue. False: only items that
             occur in the kept sequences, in order of first appearance.
         k_core: the k-core that ``sequences`` are already (``dropped`` tells what went); None: none.
+        strangers: some ids of the item table that the log does not name, where the log has items without a row.
     """
 
     sequences: pl.DataFrame
@@ -43,6 +44,7 @@ class RawDomain:
     dropped: Mapping[str, int] = field(default_factory=dict)
     whole_catalogue: bool = False
     k_core: int | None = None
+    strangers: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
