@@ -55,6 +55,14 @@ def test_tables_from_three_columns(shop, tmp_path):
     assert run(*shop, "--seed", 1, "--overwrite").returncode == 0
 
 
+def test_ids_that_two_files_spell_differently_are_shown(shop, tmp_path):
+    items = (tmp_path / "items.csv").read_text()
+    (tmp_path / "items.csv").write_text(items.replace("i5,", "I5,").replace("i6,", '"i6 ",'))
+    told = run(*shop).stdout
+    assert "shop: 2 items without a row in the item table, such as 'i" in told
+    assert "shop: 2 rows of the item table not used, such as 'I5', 'i6 '" in told
+
+
 def test_the_ids_of_the_items_have_a_name_of_their_own(shop, tmp_path):
     (tmp_path / "items.csv").write_text((tmp_path / "items.csv").read_text().replace("item_id,", "id,", 1))
     refused = run(*shop)
