@@ -32,7 +32,7 @@ from retr_hf.evaluation.ranking import full_ranks, sampled_ranks
 from retr_hf.measuring import print_metrics, ranks_of_split, require_splits, result_rows
 from retr_hf.model.head_retr import RetrHead
 from retr_hf.model.hub import local_folder
-from retr_hf.model.other_catalog import Placement, place_items, placement
+from retr_hf.model.other_catalog import Placement, place_items
 from retr_hf.model.processing_retr import check_catalog
 from retr_hf.model.recommender import open_model
 from retr_hf.model.text_whitening import text_table
@@ -81,12 +81,14 @@ def main() -> None:
             about = {"recipe": "scripts/evaluate.py", "system": args.baseline, "sources": [], "seed": 0}
         else:
             about = about_model(args, domain.name)
-        ranks = ranks_of(model, domain, args.split, settings)
+        placed, found = on_domain(model, domain)
+        ranks = ranks_of(placed, domain, args.split, settings)
         about |= {"system": args.name} if args.name else {}
-        if found := placed(model, domain):
-            about["settings"] = {"id vectors": str(found)}
+        about |= {"settings": {"id vectors": str(found)}} if found else {}
         rows = result_rows(ranks, domain, args.cutoffs, split=args.split, **about)
-        others = None if other is None else ranks_of(other, domain, args.split, settings)  # before a row is written
+        others = None  # before a row is written
+        if other is not None:
+            others = ranks_of(on_domain(other, domain)[0], domain, args.split, settings)
         if accelerator.is_main_process:
             print_metrics(f"{about['system']} on {domain.name}, {args.split}", rows)
             if others is not None:
@@ -134,11 +136,16 @@ def ranks_of(model, domain: PreparedDomain, split: str, settings) -> dict[str, n
     return model_ranks(model, domain, split, settings)
 
 
-def placed(model, domain: PreparedDomain) -> Placement | None:
-    """Where the items of a model stand in a domain, if it has another catalogue and ids."""
-    if not isinstance(model, RetrHead):
-        return None
-    return placement(model.config, model.name_or_path, domain.catalog(embeddings=False))
+def on_domain(model, domain: PreparedDomain) -> tuple[PreTrainedModel | str, Placement | None]:
+    """A model, or a baseline's name, for a domain: where that has another catalogue than the model's ids, a copy whose
+    id vectors follow the raw ids, and where they stand."""
+    catalog = domain.catalog(embeddings=False)
+    if not isinstance(model, RetrHead) or model.config.catalog_hash in (None, catalog.hash):
+        return model, None
+    placed = deepcopy(model)  # the next domain is placed from the model's own items
+    found = place_items(placed, model.name_or_path, catalog)
+    PartialState().print(f"{model.name_or_path} on {domain.name}: {found}", file=sys.stderr)
+    return placed, found
 
 
 def print_differences(other: str, ranks: dict[str, np.ndarray], others: dict[str, np.ndarray], cutoffs) -> None:
@@ -151,11 +158,8 @@ def print_differences(other: str, ranks: dict[str, np.ndarray], others: dict[str
 
 
 def model_ranks(model, domain: PreparedDomain, split: str, settings) -> dict[str, np.ndarray]:
-    """Ranks of a model, whose id vectors follow the raw ids; refuses a catalogue it cannot read."""
+    """Ranks of a model; refuses a catalogue it cannot read."""
     catalog = domain.catalog()
-    if isinstance(model, RetrHead) and model.config.catalog_hash not in (None, catalog.hash):
-        folder, model = model.name_or_path, deepcopy(model)  # the next domain is placed from the model's own items
-        PartialState().print(f"{folder} on {domain.name}: {place_items(model, folder, catalog)}", file=sys.stderr)
     check_catalog(model.config, catalog)
     text = text_table(model.config, catalog)
     return ranks_of_split(model, domain, split, text, settings, model.config.max_position_embeddings)

@@ -76,7 +76,7 @@ def check_domains(recipe, domains: list[PreparedDomain]) -> None:
     problems = []
     for domain in domains:
         try:
-            config = target_config(recipe, domain.catalog())
+            config, _ = target_config(recipe, domain.catalog())
             require_splits(domain, *splits)
             split_for(config, domain, "train")
         except ValueError as error:
@@ -190,7 +190,7 @@ def examples(config: RetrConfig, train_split, num_items: int, data, layout: str)
 
 
 def test(recipe, domain: PreparedDomain, model, text, progress, sources: list[str], found, folder: RunFolder):
-    """Result rows of the best checkpoint on the test split."""
+    """Result rows of the best checkpoint on the test split; ``found`` as of ``build_model``."""
     config, evaluation, max_length = model.config, recipe["evaluation"], recipe["data"].max_length
     ranks = ranks_of_split(model, domain, "test", text, evaluation, max_length)
     settings = {
@@ -219,14 +219,15 @@ def test(recipe, domain: PreparedDomain, model, text, progress, sources: list[st
     )
 
 
-def target_config(recipe, catalog: ItemCatalog) -> RetrConfig:
-    """The config of the recommendation head for a catalogue: the recipe's, or that of its pre-trained model changed.
+def target_config(recipe, catalog: ItemCatalog) -> tuple[RetrConfig, Placement | None]:
+    """The config of the recommendation head for a catalogue, the recipe's or that of its pre-trained model changed; and
+    where the items of the latter stand in the catalogue, if it had ids and another one.
 
     Raises:
         ValueError: a catalogue without text vectors, or one that the pre-trained model cannot read.
         DataError: histories longer than the pre-trained model reads.
     """
-    start, length = recipe.run.init, recipe["data"].max_length
+    start, length, found = recipe.run.init, recipe["data"].max_length, None
     if start is None:
         config = model_config(**recipe["model"], max_position_embeddings=length)
         if config.uses_text:
@@ -234,7 +235,7 @@ def target_config(recipe, catalog: ItemCatalog) -> RetrConfig:
     else:
         start = local_folder(start)  # a repository of the Hub is in the cache since the recipe was checked
         config = AutoConfig.from_pretrained(start)
-        placement(config, start, catalog)
+        found = placement(config, start, catalog)
         check_encoder(config, catalog)
         if length > config.max_position_embeddings:
             raise DataError(f"data.max_length={length}: {start} reads {config.max_position_embeddings} items at most")
@@ -243,7 +244,7 @@ def target_config(recipe, catalog: ItemCatalog) -> RetrConfig:
         config.text_encoder = catalog.text_encoder
     if config.uses_ids:
         config.vocab_size, config.catalog_hash = len(catalog) + 1, catalog.hash
-    return config
+    return config, found if config.uses_ids else None
 
 
 def build_model(recipe, catalog: ItemCatalog) -> tuple[RetrHead, list[str], set[str], Placement | None]:
@@ -254,12 +255,11 @@ def build_model(recipe, catalog: ItemCatalog) -> tuple[RetrHead, list[str], set[
         ValueError: see ``target_config``.
         DataError: a pre-trained model that does not fit the recipe.
     """
-    config = target_config(recipe, catalog)
+    config, found = target_config(recipe, catalog)
     if recipe.run.init is None:
         return AutoModelForSequenceClassification.from_config(config), [], set(), None
     start = local_folder(recipe.run.init)
     before = AutoConfig.from_pretrained(start)
-    found = placement(before, start, catalog) if config.uses_ids else None
     if found is not None:  # opened as it is, then its items follow the catalogue
         config.vocab_size = before.vocab_size
     transformers_logging.set_verbosity_error()  # its report of a new id table reads like a mistake; we check ourselves

@@ -10,9 +10,9 @@ import pyarrow.compute as pc
 
 from ..errors import DataError
 from ..model.item_catalog import ItemCatalog
+from ..model.item_vectors import in_blocks
 
 MADE_BY = ("encoder", "revision", "prompt", "normalized", "dim")
-_ROWS_AT_ONCE = 2**14
 
 
 class KnownTexts:
@@ -61,6 +61,5 @@ class KnownTexts:
     def blocks(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """(rows [n] of the texts, their vectors [n, E]), some at a time, as ``write_vectors`` takes them."""
         for vectors, places, rows in self._found:
-            for first in range(0, len(rows), _ROWS_AT_ONCE):
-                some = slice(first, first + _ROWS_AT_ONCE)
-                yield rows[some], vectors[places[some]]
+            for some, where in in_blocks(places):
+                yield rows[some], vectors[where]

@@ -200,7 +200,8 @@ def embed_catalog(
     blocks = chain(taken.blocks(), blocks)
     write_whole(target, lambda path: write_vectors(path, len(catalog), encoder.dim, blocks, metadata))
     shutil.rmtree(partial)
-    return EmbeddingRun(target, metadata, len(catalog), wanted, seconds, known=int(taken.known.sum()))
+    known = int(taken.known.sum())
+    return EmbeddingRun(target, metadata, len(catalog), encoded=wanted, seconds=seconds, known=known)
 
 
 def drop_words(texts: Sequence[str], probability: float, seed: int = 0) -> list[str]:

@@ -119,6 +119,8 @@ class RetrHead(RetrPreTrainedModel):
         """
         if not self.config.uses_ids:
             return
+        new = rows == 0
+        new[0] = False
         for name, parent in (("embed_tokens", self.model), ("output_table", self), ("item_bias", self)):
             table = getattr(parent, name)
             if table is None:
@@ -126,9 +128,9 @@ class RetrHead(RetrPreTrainedModel):
             weight = table.weight[rows.to(table.weight.device)]
             weight[rows == 0] = 0
             if not self.config.uses_text and name != "item_bias":
-                new = (rows == 0).index_fill_(0, rows.new_zeros(1), False)
                 weight[new] = torch.empty_like(weight[new]).normal_(0, self.config.initializer_range)
-            table = nn.Embedding.from_pretrained(weight, freeze=False, padding_idx=table.padding_idx)
+            frozen = not table.weight.requires_grad
+            table = nn.Embedding.from_pretrained(weight, freeze=frozen, padding_idx=table.padding_idx)
             setattr(parent, name, table)
         if self.transition_memory is not None:
             self.transition_memory.place_items(rows)

@@ -59,7 +59,7 @@ def _reserve(file: BinaryIO, size: int) -> None:
 
 
 def in_blocks(vectors: np.ndarray) -> Iterable[tuple[slice, np.ndarray]]:
-    """The rows of [I, E], some at a time, for :func:`write_vectors`."""
+    """The rows of [I, ...], some at a time, for :func:`write_vectors`."""
     for first in range(0, len(vectors), _ROWS_AT_ONCE):
         rows = slice(first, first + _ROWS_AT_ONCE)
         yield rows, vectors[rows]

@@ -71,9 +71,10 @@ def placement(config: RetrConfig, folder: str | Path, catalog: ItemCatalog) -> P
             f'of {folder} (such as {own.item_ids[:2]}); use a model with item_features="text", or train one here'
         )
     shared = np.flatnonzero(rows)
-    pairs = zip(own.items_at(rows[shared]), catalog.items_at(shared), strict=True)
-    changed = [before != now for (item, before), (_, now) in pairs if item not in (before, now)]
-    return Placement(rows, len(own) - len(shared), sum(changed) / max(1, len(changed)))
+    before, now = (np.array(each.texts, dtype=object) for each in (own, catalog))
+    before, now = before[rows[shared] - 1], now[shared - 1]
+    told = (before != "") & (now != "")
+    return Placement(rows, len(own) - len(shared), float((before != now)[told].mean()) if told.any() else 0.0)
 
 
 def place_items(model: RetrHead, folder: str | Path, catalog: ItemCatalog) -> Placement | None:

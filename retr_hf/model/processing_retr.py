@@ -306,8 +306,8 @@ def check_catalog(config: RetrConfig, catalog: ItemCatalog) -> None:
     if config.uses_ids and config.catalog_hash not in (None, catalog.hash):
         raise ValueError(
             f'the model\'s id table (item_features="{config.item_features}") belongs to catalogue '
-            f"{config.catalog_hash[:12]}, this one is {catalog.hash[:12]}: use the catalogue saved with the model, or "
-            'other_catalog.place_items, which lays the table out anew by raw ids, or a model with item_features="text"'
+            f"{config.catalog_hash[:12]}, this one is {catalog.hash[:12]}: use the catalogue saved with the model, a "
+            'model with item_features="text", or for one of RETR\'s heads other_catalog.place_items, by raw ids'
         )
     check_item_count(config, len(catalog))
     check_encoder(config, catalog)

@@ -56,6 +56,11 @@ class Recommender(PushToHubMixin):
         processor: its catalogue; a copy of it reads as the model does. Another catalogue embedded by the same encoder
             makes a text model a zero-shot one.
 
+    Attributes:
+        item_embeddings: the encoded table [num_items + 1, ·].
+        origin: folder the model came from, whose card and ``run.json`` are kept on saving; None of one made here.
+        placement: where its items stand in another catalogue that ``from_pretrained`` was given, else None.
+
     Raises:
         ValueError: the model cannot read the catalogue, or reads times, which histories of item ids do not tell.
     """
