@@ -316,7 +316,7 @@ def _obstacle(model: dict, targets: list[Target], carried: bool) -> str | None:
     except Exception as error:  # noqa: BLE001  transformers' strict configurations raise no ValueError
         return " ".join(str(error.__cause__ or error).split())
     if carried and not config.uses_text:
-        return "item ids are not carried from one catalogue to another"
+        return "item ids say nothing of the items of other domains"
     for target in targets:
         if config.uses_text and not target.has_text:
             return f"the items of {target.domain.name} have no text vectors"
