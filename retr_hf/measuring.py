@@ -10,6 +10,7 @@ from .data.synthetic import pathway_auc
 from .errors import DataError
 from .evaluation.histories import rank_histories, routings
 from .evaluation.metrics import metrics_from_ranks
+from .evaluation.route_profile import by_popularity
 from .model.configuration_retr import RetrConfig
 from .model.item_catalog import ItemCatalog
 from .report.results import ResultRow, environment
@@ -74,19 +75,23 @@ def ranks_of_split(
     return rank_histories(model, items, sequences, negatives, max_length, settings.batch_size)
 
 
-def about_routes(model, domain: PreparedDomain, text_embeddings, max_length: int) -> dict[str, list[float]]:
-    """What the routers do with the test histories, a number a block: the share of behaviours kept, mean α, mean ω; of a
-    bidirectional body also the share of histories whose [mask] is kept, which may ask what comes next.
+def about_routes(model, domain: PreparedDomain, text_embeddings, max_length: int) -> dict[str, list | dict]:
+    """What the routers do with the test histories, a number a block: the share of behaviours kept, mean α, mean ω, the
+    share kept of those whose item was bought so many times in training; of a bidirectional body also the share of
+    histories whose [mask] is kept, which may ask what comes next.
 
     Where the world is known also "pathway AUC", how well α finds the behaviours that decide the test target; left out
     where the model reads only behaviours of one kind. Nothing without a learned router.
     """
     if model.config.router != "pathway":
         return {}
-    found = routings(model, model.encode_catalog(text_embeddings), split_for(model.config, domain, "test"), max_length)
+    sequences = split_for(model.config, domain, "test")
+    found = routings(model, model.encode_catalog(text_embeddings), sequences, max_length)
     told = {"routes kept": found.routes, "α": found.keep_probabilities, "ω": found.omegas}
     told |= {} if found.at_mask is None else {"[mask] kept": found.at_mask}
     about = {name: [round(float(block.mean()), 4) for block in values] for name, values in told.items()}
+    popularity = by_popularity(found, sequences, domain.training_counts())
+    about["routes kept by training count"] = {part.label: part.kept for part in popularity}
     if is_synthetic(domain):
         pivotal = domain.pivotal("test")[0][found.places]
         if len(set(pivotal)) > 1:

@@ -2,12 +2,10 @@
 
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch.utils.hooks import RemovableHandle
 
 from .data.domain import PreparedDomain, load_domain
-from .data.schema import TRAIN
 from .errors import DataError
 from .model.head_retr import RetrHead
 from .model.item_catalog import ItemCatalog
@@ -67,8 +65,7 @@ def give_catalog(model: RetrHead, domain: PreparedDomain | str | Path) -> Remova
     if config.uses_ids:
         config.catalog_hash = catalog.hash
     if config.negative_sampling == "popularity":
-        counts = np.bincount(domain.split(TRAIN).item_ids, minlength=domain.num_items + 1)
-        constants["item_counts"] = torch.from_numpy(counts)
+        constants["item_counts"] = torch.from_numpy(domain.training_counts())
     for key, hook in list(model._forward_pre_hooks.items()):
         if isinstance(hook, CatalogConstants):
             del model._forward_pre_hooks[key], model._forward_pre_hooks_with_kwargs[key]

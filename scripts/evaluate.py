@@ -4,6 +4,7 @@
     python scripts/evaluate.py runs/open_five/X-RETR data/scientific --name zero-shot --results runs/rows.jsonl
     python scripts/evaluate.py --baseline popularity data/scientific
     python scripts/evaluate.py runs/scientific/X-RETR/seed-0 data/scientific --against popularity  # or another model
+    python scripts/evaluate.py runs/scientific/X-RETR/seed-0 data/scientific --routes routes.png  # which it keeps
     accelerate launch --num_processes 4 scripts/evaluate.py runs/scientific/X-RETR/seed-0 data/scientific
 
 A model of texts alone ranks any domain embedded by its encoder: without fine-tuning that is zero-shot.
@@ -26,17 +27,20 @@ from retr_hf.baselines.text_similarity import text_similarity
 from retr_hf.data.domain import PreparedDomain, load_domain
 from retr_hf.entry import at_least_one, run
 from retr_hf.errors import DataError
-from retr_hf.evaluation.histories import histories_of
+from retr_hf.evaluation.histories import histories_of, routings
 from retr_hf.evaluation.metrics import user_differences
 from retr_hf.evaluation.ranking import full_ranks, sampled_ranks
-from retr_hf.measuring import print_metrics, ranks_of_split, require_splits, result_rows
+from retr_hf.evaluation.route_profile import by_age, by_popularity
+from retr_hf.measuring import print_metrics, ranks_of_split, require_splits, result_rows, split_for
 from retr_hf.model.head_retr import RetrHead
 from retr_hf.model.hub import local_folder
 from retr_hf.model.other_catalog import Placement, place_items
 from retr_hf.model.processing_retr import check_catalog
 from retr_hf.model.recommender import open_model
 from retr_hf.model.text_whitening import text_table
+from retr_hf.report.plots import require_png
 from retr_hf.report.results import append_rows, require_room
+from retr_hf.report.route_plot import plot_routes
 from retr_hf.training.run_folder import RUN_FILE
 from retr_hf.training.settings import EvaluationSettings
 
@@ -53,6 +57,12 @@ def main() -> None:
         metavar="OTHER",
         help="another model folder, or a baseline: print the difference user by user, with its 95 %% interval",
     )
+    parser.add_argument(
+        "--routes",
+        type=Path,
+        metavar="FILE.png",
+        help="draw and print which behaviours the router keeps, by how often their item was bought and by age",
+    )
     parser.add_argument("--split", choices=("validation", "test"), default="test")
     parser.add_argument("--cutoffs", type=at_least_one, nargs="+", default=[10, 50], help="k of HR@k and NDCG@k")
     parser.add_argument("--batch-size", type=at_least_one, default=512)
@@ -66,11 +76,17 @@ def main() -> None:
     elif not args.baseline and not args.model:
         parser.error("name a model folder, or a --baseline")
 
+    if args.routes and len(args.domain) > 1:
+        parser.error(f"--routes is one picture of one domain: got {len(args.domain)} domains")
     if args.results:
         require_room(args.results)
+    if args.routes:
+        require_png(args.routes)
     accelerator = Accelerator()
     settings = EvaluationSettings(cutoffs=args.cutoffs, batch_size=args.batch_size)
     model = args.baseline or open_any(args.model).to(accelerator.device)
+    if args.routes:
+        require_router(args.baseline or args.model, model)
     other = args.against
     if other not in (None, *BASELINES):
         other = open_any(other).to(accelerator.device)
@@ -97,6 +113,8 @@ def main() -> None:
                 )
             if args.results:
                 append_rows(args.results, rows)
+            if args.routes:
+                show_routes(placed, domain, args.split, f"{about['system']} on {domain.name}", args.routes)
     accelerator.end_training()
 
 
@@ -163,6 +181,30 @@ def model_ranks(model, domain: PreparedDomain, split: str, settings) -> dict[str
     check_catalog(model.config, catalog)
     text = text_table(model.config, catalog)
     return ranks_of_split(model, domain, split, text, settings, model.config.max_position_embeddings)
+
+
+def require_router(name: str, model) -> None:
+    """Raises DataError for what has no routes to show."""
+    if getattr(getattr(model, "config", None), "router", "none") == "none":
+        raise DataError(f"--routes: {name} has no router; expected a model with model.router=pathway or random")
+
+
+def show_routes(model, domain: PreparedDomain, split: str, title: str, output: Path) -> None:
+    """Prints and draws which behaviours of the histories the router keeps."""
+    items = model.encode_catalog(text_table(model.config, domain.catalog()))
+    sequences = split_for(model.config, domain, split)
+    found = routings(model, items, sequences, model.config.max_position_embeddings)
+    panels = {
+        "training interactions of the item": by_popularity(found, sequences, domain.training_counts()),
+        "age, 1 the last before the target": by_age(found, sequences),
+    }
+    for kind, parts in panels.items():
+        print(f"  behaviours kept, each block, by {kind}")
+        for part in parts:
+            kept = "  ".join(f"{share:.4f}" for share in part.kept)
+            print(f"  {part.label:>12} {kept}  ({part.behaviours:,} behaviours)")
+    plot_routes(panels, output, title)
+    print(f"wrote {output}", file=sys.stderr)
 
 
 def baseline_ranks(name: str, domain: PreparedDomain, split: str) -> dict[str, np.ndarray]:

@@ -90,7 +90,7 @@ def main() -> None:
     def validate() -> dict[str, float]:
         return metrics_from_ranks(ranks("validation")[evaluation.validation_protocol], evaluation.cutoffs)
 
-    counts = torch.from_numpy(np.bincount(target.split("train").item_ids, minlength=target.num_items + 1))
+    counts = torch.from_numpy(target.training_counts())
     progress = train(model, streams, counts, recipe["training"], folder, validate, args.resume)
     model.load_state_dict(RecGuru.from_pretrained(newest(folder.best)).state_dict())
     folder.publish(folder.best)

@@ -160,6 +160,10 @@ class PreparedDomain:
         timestamps = _flat(table[TIMESTAMPS])[0] if TIMESTAMPS in table.column_names else None
         return Sequences(item_ids, offsets, timestamps)
 
+    def training_counts(self) -> np.ndarray:
+        """How often each item stands in the training histories: int64 [num_items + 1], 0 for the padding row."""
+        return np.bincount(self.split("train").item_ids, minlength=self.num_items + 1)
+
     def negatives(self, name: str) -> Sequences:
         """Sampled candidates of ``validation`` or ``test``, rows aligned with :meth:`split`."""
         return Sequences(*_flat(self._read(NEGATIVES_DIR, name)[NEGATIVES]))

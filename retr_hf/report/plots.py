@@ -206,6 +206,12 @@ def _short(title: str, length: int) -> str:
     return title.replace("$", r"\$")  # a bare dollar sign would start a formula
 
 
+def require_png(output: Path) -> None:
+    """Raises DataError for a name of another kind of picture: told before the work as well as after."""
+    if output.suffix.lower() != ".png":
+        raise DataError(f"{output}: pictures are written as PNG; expected a name that ends in .png")
+
+
 def save_figure(figure: Figure, output: str | Path) -> Path:
     """As PNG, through a temporary name, so that a picture is whole or not there.
 
@@ -213,8 +219,7 @@ def save_figure(figure: Figure, output: str | Path) -> Path:
         DataError: a name of another kind of picture.
     """
     output = Path(output)
-    if output.suffix.lower() != ".png":
-        raise DataError(f"{output}: pictures are written as PNG; expected a name that ends in .png")
+    require_png(output)
     output.parent.mkdir(parents=True, exist_ok=True)
     FigureCanvasAgg(figure)
     temporary = output.with_name(f".{output.name}.{os.getpid()}.tmp")

@@ -185,6 +185,20 @@ def test_the_whole_journey(world, tmp_path, monkeypatch, capsys):
     script(monkeypatch, *camping, "runs/camping")
     told = capsys.readouterr().out
     assert "minus runs/camping" in told and told.count("HR@10 +0.0000 [+0.0000, +0.0000]") == 3
+
+    # Which behaviours the router keeps, printed and drawn; the rows of fine-tuning tell it by popularity.
+    script(monkeypatch, *camping[:-1], "--routes", "routes.png")
+    told = capsys.readouterr().out.split("by training interactions of the item\n")[1]
+    by_popularity = {line.split()[0]: [float(share) for share in line.split("  (")[0].split()[1:]]
+                     for line in told.split("  behaviours kept")[0].splitlines()}  # fmt: skip
+    fine_tuned = next(row for row in rows if row.domain == "camping")
+    assert by_popularity == fine_tuned.settings["routes kept by training count"] and len(by_popularity) > 1
+    assert all(len(kept) == len(fine_tuned.settings["routes kept"]) for kept in by_popularity.values())
+    assert Path("routes.png").stat().st_size
+    none = "--baseline", "popularity", world / "pets", "--routes"
+    assert "popularity has no router" in fails(monkeypatch, capsys, "evaluate.py", *none, "routes.png")
+    assert "written as PNG" in fails(monkeypatch, capsys, "evaluate.py", *none, "routes.pdf")
+
     bare = tmp_path / "bare"
     shutil.copytree(world / "camping", bare)
     (bare / "item_embeddings.safetensors").unlink()
