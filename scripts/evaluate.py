@@ -27,11 +27,10 @@ from retr_hf.baselines.text_similarity import text_similarity
 from retr_hf.data.domain import PreparedDomain, load_domain
 from retr_hf.entry import at_least_one, run
 from retr_hf.errors import DataError
-from retr_hf.evaluation.histories import histories_of, routings
+from retr_hf.evaluation.histories import histories_of
 from retr_hf.evaluation.metrics import user_differences
 from retr_hf.evaluation.ranking import full_ranks, sampled_ranks
-from retr_hf.evaluation.route_profile import by_age, by_popularity
-from retr_hf.measuring import print_metrics, ranks_of_split, require_splits, result_rows, split_for
+from retr_hf.measuring import print_metrics, ranks_of_split, require_splits, result_rows
 from retr_hf.model.head_retr import RetrHead
 from retr_hf.model.hub import local_folder
 from retr_hf.model.other_catalog import Placement, place_items
@@ -41,6 +40,7 @@ from retr_hf.model.text_whitening import text_table
 from retr_hf.report.plots import require_png
 from retr_hf.report.results import append_rows, require_room
 from retr_hf.report.route_plot import plot_routes
+from retr_hf.route_look import look_at_routes, require_router
 from retr_hf.training.run_folder import RUN_FILE
 from retr_hf.training.settings import EvaluationSettings
 
@@ -61,7 +61,8 @@ def main() -> None:
         "--routes",
         type=Path,
         metavar="FILE.png",
-        help="draw and print which behaviours the router keeps, by how often their item was bought and by age",
+        help="draw and print which behaviours the router keeps, by how often their item was bought and by age, and how "
+        "ranking changes with all kept, none, or as many but evenly spread (--results: rows of these too)",
     )
     parser.add_argument("--split", choices=("validation", "test"), default="test")
     parser.add_argument("--cutoffs", type=at_least_one, nargs="+", default=[10, 50], help="k of HR@k and NDCG@k")
@@ -86,7 +87,7 @@ def main() -> None:
     settings = EvaluationSettings(cutoffs=args.cutoffs, batch_size=args.batch_size)
     model = args.baseline or open_any(args.model).to(accelerator.device)
     if args.routes:
-        require_router(args.baseline or args.model, model)
+        require_router(model)
     other = args.against
     if other not in (None, *BASELINES):
         other = open_any(other).to(accelerator.device)
@@ -105,16 +106,21 @@ def main() -> None:
         others = None  # before a row is written
         if other is not None:
             others = ranks_of(on_domain(other, domain)[0], domain, args.split, settings)
+        routes = look_at_routes(placed, domain, args.split, settings) if args.routes else None
         if accelerator.is_main_process:
+            own = {row.protocol: ranks[row.protocol] for row in rows}
             print_metrics(f"{about['system']} on {domain.name}, {args.split}", rows)
             if others is not None:
-                print_differences(
-                    args.against, {row.protocol: ranks[row.protocol] for row in rows}, others, args.cutoffs
-                )
+                print_differences(args.against, own, others, args.cutoffs)
+            if routes is not None:
+                print(routes.text(own, args.cutoffs))
+                plot_routes(routes.parts, args.routes, f"{about['system']} on {domain.name}")
+                print(f"wrote {args.routes}", file=sys.stderr)
+                for name, values in routes.ranks.items():
+                    named = about | {"system": f"{about['system']}, routes: {name}"}
+                    rows += result_rows(values, domain, args.cutoffs, split=args.split, **named)
             if args.results:
                 append_rows(args.results, rows)
-            if args.routes:
-                show_routes(placed, domain, args.split, f"{about['system']} on {domain.name}", args.routes)
     accelerator.end_training()
 
 
@@ -181,30 +187,6 @@ def model_ranks(model, domain: PreparedDomain, split: str, settings) -> dict[str
     check_catalog(model.config, catalog)
     text = text_table(model.config, catalog)
     return ranks_of_split(model, domain, split, text, settings, model.config.max_position_embeddings)
-
-
-def require_router(name: str, model) -> None:
-    """Raises DataError for what has no routes to show."""
-    if getattr(getattr(model, "config", None), "router", "none") == "none":
-        raise DataError(f"--routes: {name} has no router; expected a model with model.router=pathway or random")
-
-
-def show_routes(model, domain: PreparedDomain, split: str, title: str, output: Path) -> None:
-    """Prints and draws which behaviours of the histories the router keeps."""
-    items = model.encode_catalog(text_table(model.config, domain.catalog()))
-    sequences = split_for(model.config, domain, split)
-    found = routings(model, items, sequences, model.config.max_position_embeddings)
-    panels = {
-        "training interactions of the item": by_popularity(found, sequences, domain.training_counts()),
-        "age, 1 the last before the target": by_age(found, sequences),
-    }
-    for kind, parts in panels.items():
-        print(f"  behaviours kept, each block, by {kind}")
-        for part in parts:
-            kept = "  ".join(f"{share:.4f}" for share in part.kept)
-            print(f"  {part.label:>12} {kept}  ({part.behaviours:,} behaviours)")
-    plot_routes(panels, output, title)
-    print(f"wrote {output}", file=sys.stderr)
 
 
 def baseline_ranks(name: str, domain: PreparedDomain, split: str) -> dict[str, np.ndarray]:

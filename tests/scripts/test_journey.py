@@ -13,6 +13,7 @@ from retr_hf.data.prepare import write_domain
 from retr_hf.data.synthetic import cycle_world, write_world
 from retr_hf.data.text_embeddings import embed_catalog
 from retr_hf.report.results import read_rows
+from retr_hf.route_look import ALL, NONE, SPREAD
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = {"hidden_size": 16, "intermediate_size": 16, "num_attention_heads": 2, "num_experts": 2}
@@ -187,7 +188,9 @@ def test_the_whole_journey(world, tmp_path, monkeypatch, capsys):
     assert "minus runs/camping" in told and told.count("HR@10 +0.0000 [+0.0000, +0.0000]") == 3
 
     # Which behaviours the router keeps, printed and drawn; the rows of fine-tuning tell it by popularity.
-    script(monkeypatch, *camping[:-1], "--routes", "routes.png")
+    script(monkeypatch, *camping[:-1], "--routes", "routes.png", "--results", "routes.jsonl")
+    replaced = {row.system for row in read_rows("routes.jsonl")}
+    assert replaced == {"tiny", *(f"tiny, routes: {name}" for name in (ALL, NONE, SPREAD))}
     told = capsys.readouterr().out.split("by training interactions of the item\n")[1]
     by_popularity = {line.split()[0]: [float(share) for share in line.split("  (")[0].split()[1:]]
                      for line in told.split("  behaviours kept")[0].splitlines()}  # fmt: skip

@@ -1,0 +1,103 @@
+"""A look at a model's routes: which behaviours they keep, and what that choice is worth to the ranking.
+
+A route that explains a recommendation must have something to do with it. So the model is ranked once more with its
+routers replaced by ones that keep everything, nothing, and as many behaviours as they do but evenly spread: what stays
+the same without the route is not explained by it (the test of faithfulness by intervention; DeYoung et al., *ERASER*,
+ACL 2020, asks the same of rationales).
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+
+from .data.domain import PreparedDomain
+from .errors import DataError
+from .evaluation.histories import routings
+from .evaluation.metrics import user_differences
+from .evaluation.route_profile import Part, by_age, by_popularity
+from .measuring import ranks_of_split, split_for
+from .model.pathway import RandomRouter
+from .model.text_whitening import text_table
+
+ALL, NONE, SPREAD = "all kept", "none kept", "as many, evenly spread"
+
+
+@dataclass(frozen=True)
+class RouteLook:
+    """What was seen.
+
+    parts: what behaviours are told apart by -> the parts.
+    ranks: how the routes were replaced -> ranks by protocol, int64 [U] each.
+    """
+
+    parts: dict[str, list[Part]]
+    ranks: dict[str, dict[str, np.ndarray]]
+
+    def text(self, own: dict[str, np.ndarray], cutoffs: Sequence[int]) -> str:
+        """For the terminal; ``own``: the model's own ranks by protocol."""
+        lines = []
+        for kind, parts in self.parts.items():
+            lines.append(f"  behaviours kept, each block, by {kind}")
+            for part in parts:
+                kept = "  ".join(f"{share:.4f}" for share in part.kept)
+                lines.append(f"  {part.label:>12} {kept}  ({part.behaviours:,} behaviours)")
+        lines.append("  other routes minus the model's own, the same users, with the 95 % interval over users")
+        for replaced, ranks in self.ranks.items():
+            for protocol in own:
+                differences = user_differences(ranks[protocol], own[protocol], cutoffs)
+                told = "  ".join(f"{name} {each}" for name, each in differences.items())
+                lines.append(f"  {replaced:<22} {protocol:<12} {told}")
+        return "\n".join(lines)
+
+
+def look_at_routes(model, domain: PreparedDomain, split: str, settings) -> RouteLook:
+    """Looks at the routes of the histories of a split; on every process, each of which has all of it.
+
+    Args:
+        model: a recommendation head with a router, for this domain's catalogue.
+        settings: ``EvaluationSettings``.
+
+    Raises:
+        DataError: the model has no router.
+    """
+    require_router(model)
+    text, longest = text_table(model.config, domain.catalog()), model.config.max_position_embeddings
+    sequences = split_for(model.config, domain, split)
+    found = routings(model, model.encode_catalog(text), sequences, longest, settings.batch_size)
+    parts = {
+        "training interactions of the item": by_popularity(found, sequences, domain.training_counts()),
+        "age, 1 the last before the target": by_age(found, sequences),
+    }
+    shares = [float(block.mean()) for block in found.routes]
+    ranks = {}
+    for name, keep in {ALL: [1.0] * len(shares), NONE: [0.0] * len(shares), SPREAD: shares}.items():
+        with routes_replaced(model, keep):
+            ranks[name] = ranks_of_split(model, domain, split, text, settings, longest)
+    return RouteLook(parts, ranks)
+
+
+def require_router(model) -> None:
+    """Raises DataError for a model, or a baseline's name, that has no routes to look at."""
+    if getattr(getattr(model, "config", None), "router", "none") == "none":
+        told = model if isinstance(model, str) else model.name_or_path
+        raise DataError(f"{told} has no router, so no routes: expected a model with model.router=pathway or random")
+
+
+@contextmanager
+def routes_replaced(model, keep: Sequence[float]) -> Iterator[None]:
+    """Has each block keep this share of the behaviours, evenly spread over the positions, whatever they are; and back.
+
+    With all kept attention is that of a body without router; with none kept no token asks, and attention weighs all
+    that it sees alike.
+    """
+    layers = list(model.model.layers)
+    own = [layer.router for layer in layers]
+    try:
+        for place, (layer, share) in enumerate(zip(layers, keep, strict=True)):
+            layer.router = RandomRouter(place, hierarchical=False, keep=share).train(model.training)
+        yield
+    finally:
+        for layer, router in zip(layers, own, strict=True):
+            layer.router = router

@@ -1,0 +1,85 @@
+"""What routes are worth: routers replaced and put back, held against models without a router."""
+
+import numpy as np
+import pytest
+import torch
+
+from retr_hf.data.domain import load_domain
+from retr_hf.data.prepare import write_domain
+from retr_hf.data.synthetic import synthetic_world
+from retr_hf.errors import DataError
+from retr_hf.measuring import ranks_of_split
+from retr_hf.model.configuration_retr import RetrConfig
+from retr_hf.model.modeling_retr import RetrForSequentialRecommendation
+from retr_hf.route_look import ALL, NONE, SPREAD, look_at_routes, require_router, routes_replaced
+from retr_hf.training.settings import EvaluationSettings
+
+SETTINGS = EvaluationSettings(cutoffs=[10])
+
+
+@pytest.fixture(scope="module")
+def domain(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data") / "garden"
+    world = synthetic_world(source_users=80, source_items=60, target_users=30, target_items=60)
+    write_domain(world["garden"].to_raw({}), folder, k_core=0, num_negatives=20)
+    return load_domain(folder)
+
+
+def model_for(domain, **values):
+    """Whose routes matter: far from their start, and so is what they gate."""
+    torch.manual_seed(1)
+    values = {"router": "pathway", "item_features": "id", "score": "dot", "hidden_size": 16, **values}
+    config = RetrConfig(vocab_size=domain.num_items + 1, max_position_embeddings=6, initializer_range=0.5, **values)
+    model = RetrForSequentialRecommendation(config).eval()
+    for layer in model.model.layers if config.router == "pathway" else ():
+        torch.nn.init.normal_(layer.router.keep_mlp[-1].weight, std=30.0)
+        torch.nn.init.constant_(layer.router.keep_mlp[-1].bias, 1.0)
+    return model
+
+
+def own_ranks(model, domain):
+    return ranks_of_split(model, domain, "test", None, SETTINGS, 6)
+
+
+def test_all_kept_is_the_body_without_router_and_the_routes_come_back(domain):
+    model, plain = model_for(domain), model_for(domain, router="none")
+    plain.load_state_dict({name: value for name, value in model.state_dict().items() if ".router." not in name})
+    before = own_ranks(model, domain)
+    look = look_at_routes(model, domain, "test", SETTINGS)
+    after, without = own_ranks(model, domain), own_ranks(plain, domain)
+    for protocol, ranks in before.items():
+        np.testing.assert_array_equal(ranks, after[protocol])
+        np.testing.assert_array_equal(look.ranks[ALL][protocol], without[protocol])
+    assert list(look.ranks) == [ALL, NONE, SPREAD]
+    told = [look.ranks[name]["full"] for name in look.ranks] + [before["full"]]
+    assert all((told[i] != told[j]).any() for i in range(4) for j in range(i)), "routes that make a difference"
+    text = look.text(before, [10])
+    gain = (without["full"] <= 10).mean() - (before["full"] <= 10).mean()
+    line = next(line for line in text.splitlines() if line.split()[:3] == ["all", "kept", "full"])
+    assert f"HR@10 {gain:+.4f} [" in line
+
+
+def test_a_block_keeps_the_share_it_is_given_and_the_way_back_is_sure(domain):
+    model = model_for(domain)
+    own = [layer.router for layer in model.model.layers]
+    ids = torch.arange(1, 41).view(8, 5)
+    with pytest.raises(KeyError), routes_replaced(model, [1.0, 0.0]), torch.no_grad():
+        first, second = model.model(ids, item_embeddings=model.encode_catalog(), output_routes=True).routes
+        assert (first == 1).all() and (second == 0).all()
+        raise KeyError
+    assert [layer.router for layer in model.model.layers] == own
+    with routes_replaced(model, [0.4, 0.4]), torch.no_grad():
+        routes = model.model(ids, item_embeddings=model.encode_catalog(), output_routes=True).routes
+    assert all((route.mean(1) == 0.4).all() for route in routes)
+    with pytest.raises(ValueError), routes_replaced(model, [1.0]):
+        pass
+    assert [layer.router for layer in model.model.layers] == own
+
+
+def test_without_a_router_there_is_nothing_to_look_at(domain):
+    for model in ("popularity", model_for(domain, router="none")):
+        with pytest.raises(DataError, match="has no router, so no routes"):
+            require_router(model)
+    with pytest.raises(DataError, match="has no router"):
+        look_at_routes(model, domain, "test", SETTINGS)
+    require_router(model_for(domain, router="random"))
