@@ -3,7 +3,8 @@
 A route that explains a recommendation must have something to do with it. So the model is ranked once more with its
 routers replaced by ones that keep everything, nothing, and as many behaviours as they do but evenly spread: what stays
 the same without the route is not explained by it (the test of faithfulness by intervention; DeYoung et al., *ERASER*,
-ACL 2020, asks the same of rationales).
+ACL 2020, asks the same of rationales). And for some users each behaviour is left out in turn (``model.occlusion``):
+those on the pathway should weigh more than those off it.
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,14 +14,18 @@ from dataclasses import dataclass
 import numpy as np
 
 from .data.domain import PreparedDomain
+from .data.synthetic import pathway_auc
 from .errors import DataError
 from .evaluation.histories import routings
 from .evaluation.metrics import user_differences
 from .evaluation.route_profile import Part, by_age, by_popularity
-from .measuring import ranks_of_split, split_for
+from .measuring import drawn, is_synthetic, ranks_of_split, split_for
+from .model.occlusion import behavior_weights
 from .model.pathway import RandomRouter
+from .model.processing_retr import RetrProcessor, longest_history
 from .model.text_whitening import text_table
 
+USERS_OCCLUDED = 500
 ALL, NONE, SPREAD = "all kept", "none kept", "as many, evenly spread"
 
 
@@ -30,10 +35,16 @@ class RouteLook:
 
     parts: what behaviours are told apart by -> the parts.
     ranks: how the routes were replaced -> ranks by protocol, int64 [U] each.
+    weights: what behaviours do for the target, those on the pathway of the last block and those off it: float32 [n]
+        each, of the users drawn; None of a model that reads times.
+    found: of a synthetic world, the area under the ROC curve with which the weights, and α of each block, tell the
+        behaviours that decide the target from the others, among the users drawn; else empty.
     """
 
     parts: dict[str, list[Part]]
     ranks: dict[str, dict[str, np.ndarray]]
+    weights: tuple[np.ndarray, np.ndarray] | None
+    found: dict[str, float]
 
     def text(self, own: dict[str, np.ndarray], cutoffs: Sequence[int]) -> str:
         """For the terminal; ``own``: the model's own ranks by protocol."""
@@ -49,6 +60,12 @@ class RouteLook:
                 differences = user_differences(ranks[protocol], own[protocol], cutoffs)
                 told = "  ".join(f"{name} {each}" for name, each in differences.items())
                 lines.append(f"  {replaced:<22} {protocol:<12} {told}")
+        if self.weights is not None:
+            told = [f"{each.mean():+.4f} ({len(each):,})" if len(each) else "there are none" for each in self.weights]
+            lines.append(f"  a behaviour's weight for the target: on the pathway {told[0]}, off it {told[1]}")
+        if self.found:
+            told = ", ".join(f"{name} {auc:.4f}" for name, auc in self.found.items())
+            lines.append(f"  area under the ROC curve, for behaviours that decide the target: {told}")
         return "\n".join(lines)
 
 
@@ -75,7 +92,37 @@ def look_at_routes(model, domain: PreparedDomain, split: str, settings) -> Route
     for name, keep in {ALL: [1.0] * len(shares), NONE: [0.0] * len(shares), SPREAD: shares}.items():
         with routes_replaced(model, keep):
             ranks[name] = ranks_of_split(model, domain, split, text, settings, longest)
-    return RouteLook(parts, ranks)
+    if model.config.reads_times:
+        return RouteLook(parts, ranks, None, {})
+    places, weights = _weights(model, domain, sequences, text, longest)
+    at = np.full(len(sequences.item_ids), -1)
+    at[found.places] = np.arange(len(found.places))
+    kept = found.routes[-1, at[places]] > 0.5
+    aucs = {}
+    if is_synthetic(domain):
+        pivotal = domain.pivotal(split)[0][places]
+        alphas = found.keep_probabilities[:, at[places]]
+        if len(set(pivotal)) > 1:
+            told = {"weight": weights} | {f"α of block {block + 1}": alpha for block, alpha in enumerate(alphas)}
+            aucs = {name: pathway_auc(each, pivotal) for name, each in told.items()}
+    return RouteLook(parts, ranks, (weights[kept], weights[~kept]), aucs)
+
+
+def _weights(model, domain: PreparedDomain, sequences, text, longest: int) -> tuple[np.ndarray, np.ndarray]:
+    """Behaviours of some users, places int [n] in ``item_ids``, and what they do for the targets, float32 [n]."""
+    offsets, longest = sequences.offsets, longest_history(model.config)
+    users = np.flatnonzero(np.diff(offsets) > 2)  # of one behaviour there is nothing to leave out
+    chosen = drawn(len(users), USERS_OCCLUDED)
+    users = users if chosen is None else users[chosen]
+    if not len(users):
+        return np.zeros(0, np.int64), np.zeros(0, np.float32)
+    places = [np.arange(max(offsets[user], offsets[user + 1] - 1 - longest), offsets[user + 1] - 1) for user in users]
+    windows = [sequences.item_ids[each].astype(np.int64) for each in places]
+    targets = sequences.item_ids[offsets[users + 1] - 1]
+    pad = RetrProcessor(domain.catalog(), longest).pad
+    model.eval()
+    found = behavior_weights(model, model.encode_catalog(text), windows, targets.tolist(), pad)
+    return np.concatenate(places), np.concatenate(found)
 
 
 def require_router(model) -> None:

@@ -6,6 +6,9 @@ python scripts/recommend.py runs/scientific/X-RETR/seed-0 --domain data/scientif
 # zero-shot, another catalogue
 python scripts/recommend.py runs/open_five/X-RETR --catalog data/scientific B00TNNWMXI
 
+# what each behaviour does for the best item, by leaving it out
+python scripts/recommend.py runs/scientific/X-RETR/seed-0 --domain data/scientific --user 42 --why
+
 # an item nobody has seen yet
 python scripts/recommend.py runs/scientific/X-RETR/seed-0 --texts B00TNNWMXI "glass beaker 250 ml"
 """
@@ -32,6 +35,13 @@ def main() -> None:
     parser.add_argument("-k", type=int, default=10, help="how many items")
     parser.add_argument("--candidates", nargs="+", metavar="ID", help="the only items that may be recommended")
     parser.add_argument("--keep-seen", action="store_true", help="items of the history may be recommended again")
+    parser.add_argument(
+        "--why",
+        nargs="?",
+        const=True,
+        metavar="ID",
+        help="tell what each behaviour does for the best item, or for this one: what its log-probability loses without",
+    )
     parser.add_argument("--figure", help="PNG of the (first) history's pathway")
     args = parser.parse_intermixed_args()
     if bool(args.history) == bool(args.user):
@@ -53,6 +63,8 @@ def main() -> None:
         if user:
             print(f"user {user}")
         print(answer, end="\n\n")
+        if args.why:
+            tell_why(recommender, histories[user], answer, None if args.why is True else args.why)
     if args.figure:
         draw(answers[0], args.figure)
 
@@ -80,6 +92,21 @@ def tell_unknown(recommender: Recommender, histories: dict[str, list[str]]) -> N
             some = ", ".join(unknown[:10]) + (", ..." if len(unknown) > 10 else "")
             told = f"{len(unknown)} of {len(history)} ids are not in the catalogue and left out: {some}"
             print(f"user {user}: {told}" if user else told + remedy, file=sys.stderr)
+
+
+def tell_why(recommender: Recommender, history: list[str], answer, item_id: str | None) -> None:
+    """Each behaviour's weight for an item, the heaviest first; None is the best one of the answer."""
+    if item_id is None and not answer.items:
+        return  # the answer says that nothing is left
+    item_id = item_id or answer.items[0].item_id
+    if len(recommender.processor.rows([history])[0][0]) < 2:
+        print(f"why {item_id}: the history is one behaviour, and it alone speaks for it", end="\n\n")
+        return
+    reasons = recommender.why(history, item_id)
+    print(f"why {item_id}: what its log-probability loses without a behaviour")
+    for reason in sorted(reasons, key=lambda reason: -reason.weight):
+        print(reason)
+    print()
 
 
 def draw(answer, path: str) -> None:

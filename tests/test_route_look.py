@@ -4,13 +4,16 @@ import numpy as np
 import pytest
 import torch
 
+from retr_hf import route_look
 from retr_hf.data.domain import load_domain
 from retr_hf.data.prepare import write_domain
-from retr_hf.data.synthetic import synthetic_world
+from retr_hf.data.synthetic import pathway_auc, synthetic_world
 from retr_hf.errors import DataError
 from retr_hf.measuring import ranks_of_split
 from retr_hf.model.configuration_retr import RetrConfig
 from retr_hf.model.modeling_retr import RetrForSequentialRecommendation
+from retr_hf.model.processing_retr import RetrProcessor
+from retr_hf.model.recommender import Recommender
 from retr_hf.route_look import ALL, NONE, SPREAD, look_at_routes, require_router, routes_replaced
 from retr_hf.training.settings import EvaluationSettings
 
@@ -57,6 +60,31 @@ def test_all_kept_is_the_body_without_router_and_the_routes_come_back(domain):
     gain = (without["full"] <= 10).mean() - (before["full"] <= 10).mean()
     line = next(line for line in text.splitlines() if line.split()[:3] == ["all", "kept", "full"])
     assert f"HR@10 {gain:+.4f} [" in line
+
+
+def test_weights_are_told_by_the_pathway_and_against_the_known_answer(domain, monkeypatch):
+    model = model_for(domain)
+    look = look_at_routes(model, domain, "test", SETTINGS)
+    test, served = domain.split("test"), Recommender(model, RetrProcessor(domain.catalog()))
+    on, off, weights, pivotal = [], [], [], []
+    for user, row in enumerate(test):
+        history = [served.processor.catalog.item_ids[item - 1] for item in row[:-1]]
+        answer = served.recommend(history)
+        reasons = served.why(history, served.processor.catalog.item_ids[row[-1] - 1])
+        weights += [reason.weight for reason in reasons]
+        pivotal += domain.pivotal("test")[0][test.offsets[user] : test.offsets[user + 1] - 1][-6:].tolist()
+        for reason, step in zip(reasons, answer.pathway, strict=True):
+            (on if step.on_pathway else off).append(reason.weight)
+    assert on and off
+    np.testing.assert_allclose(np.sort(look.weights[0]), np.sort(on), atol=1e-4)
+    np.testing.assert_allclose(np.sort(look.weights[1]), np.sort(off), atol=1e-4)
+    assert look.found["weight"] == pytest.approx(pathway_auc(np.array(weights), np.array(pivotal)), abs=1e-3)
+    assert set(look.found) == {"weight", "α of block 1", "α of block 2"}
+    text = look.text(own_ranks(model, domain), [10])
+    assert f"on the pathway {np.mean(on):+.4f} ({len(on):,}), off it {np.mean(off):+.4f} ({len(off):,})" in text
+    monkeypatch.setattr(route_look, "USERS_OCCLUDED", 5)
+    few = look_at_routes(model, domain, "test", SETTINGS)
+    assert 5 <= sum(map(len, few.weights)) <= 5 * 6
 
 
 def test_a_block_keeps_the_share_it_is_given_and_the_way_back_is_sure(domain):

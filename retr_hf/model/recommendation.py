@@ -43,6 +43,21 @@ class PathwayStep:
 
 
 @dataclass(frozen=True)
+class Reason:
+    """What one behaviour of the history does for an item.
+
+    weight: what the item's log-probability loses without it (``occlusion``); below 0 it speaks against the item.
+    """
+
+    item_id: str
+    title: str
+    weight: float
+
+    def __str__(self) -> str:
+        return f"{self.weight:+7.3f}  {self.title}" + ("" if self.title == self.item_id else f" [{self.item_id}]")
+
+
+@dataclass(frozen=True)
 class Recommendation:
     """Items, best first, and the pathway over the history the model read (empty for a model without router)."""
 

@@ -17,9 +17,10 @@ from .history_lists import is_single, require_list
 from .hub import TASK, local_folder
 from .item_catalog import write_whole
 from .modeling_retr import RetrForSequentialRecommendation
+from .occlusion import behavior_weights
 from .other_catalog import Placement, place_items
 from .processing_retr import RetrProcessor, check_catalog, config_of
-from .recommendation import Recommendation, recommendations
+from .recommendation import Reason, Recommendation, recommendations
 from .session_retr import RecommenderSession
 from .text_whitening import text_table
 
@@ -180,13 +181,45 @@ class Recommender(PushToHubMixin):
         answers = recommendations(self.processor, outputs.logits, k, windows, seen, *shown, chosen, texts)
         return answers[0] if single else answers
 
-    def _candidate_rows(self, candidates: Sequence[str]) -> np.ndarray:
-        require_list(candidates, "candidates", "item ids", ordered=False)
+    def why(self, history: Sequence[str], item_id: str | None = None) -> list[Reason]:
+        """What each behaviour that is read of a history, oldest first, does for an item, see ``occlusion``.
+
+        One pass over as many histories as there are behaviours, and one. Works without a router too: the route says
+        which behaviours may ask, this what the score depends on.
+
+        Args:
+            history: raw item ids (under ``unknown_items="text"`` also texts), oldest first, two of them at least.
+            item_id: the item to explain, of the catalogue; None is the best one that is not in the history.
+
+        Raises:
+            ValueError: a batch of histories, one that the processor refuses or of one behaviour, an item that is not
+                in the catalogue, nothing left to recommend.
+        """
+        if not is_single(history):
+            raise ValueError("history: expected one list of item ids, got several: call once for each")
+        rows, texts = self.processor.rows([history])
+        inputs = {}
+        if texts:
+            inputs["new_text_embeddings"] = torch.from_numpy(self.processor.read(texts)).to(self.item_embeddings.device)
+        if item_id is None:
+            best = self.recommend(history, k=1, pathway=False).items
+            if not best:
+                raise ValueError("nothing is left to recommend: all items are in the history; name the item to explain")
+            item_id = best[0].item_id
+        window, item = self.processor.window(rows[0]), self._candidate_rows([item_id], "item_id")
+        weights = behavior_weights(self.model, self.item_embeddings, [window], item, self.processor.pad, **inputs)[0]
+        return [
+            Reason(*behavior, weight)
+            for behavior, weight in zip(self.processor.decode(window, texts), weights.tolist(), strict=True)
+        ]
+
+    def _candidate_rows(self, candidates: Sequence[str], name: str = "candidates") -> np.ndarray:
+        require_list(candidates, name, "item ids", ordered=False)
         candidates = list(candidates)
         rows = self.processor.catalog.index_of(candidates)
         if not len(rows) or (rows == 0).any():
             unknown = [item for item, row in zip(candidates, rows, strict=True) if not row]
-            raise ValueError(f"candidates: expected ids of the catalogue, got {unknown[:3] or 'none'}")
+            raise ValueError(f"{name}: expected ids of the catalogue, got {unknown[:3] or 'none'}")
         return rows
 
     def session(self, histories: Sequence[Sequence[str]]) -> RecommenderSession:

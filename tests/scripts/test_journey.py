@@ -220,7 +220,15 @@ def test_the_whole_journey(world, tmp_path, monkeypatch, capsys):
     script(monkeypatch, "recommend.py", "runs/camping", *user)
     told = capsys.readouterr().out
     assert "user camping-user-0000" in told and "driven by" in told and Path("p.png").stat().st_size
+    script(monkeypatch, "recommend.py", "runs/camping", *user[:-2], "--why")
+    told = capsys.readouterr().out.split("log-probability loses without a behaviour\n")[1].split("\n\n")[0].splitlines()
+    assert len(told) > 1 and sorted(told, key=lambda line: -float(line.split()[0])) == told
     known = "camping-item-0001"
+    script(monkeypatch, "recommend.py", "runs/camping", known, "--why")
+    assert "the history is one behaviour" in capsys.readouterr().out
+    assert "expected ids of the catalogue" in fails(
+        monkeypatch, capsys, "recommend.py", "runs/camping", *user, "--why", "x"
+    )
     script(monkeypatch, "recommend.py", "runs/camping", known, "nobody's", known, "x")
     assert "2 of 4 ids are not in the catalogue and left out: nobody's, x (--texts" in capsys.readouterr().err
     said = fails(monkeypatch, capsys, "recommend.py", "runs/camping", "nobody's", "x")

@@ -1,0 +1,59 @@
+"""Why an item is recommended: what its probability loses when one behaviour is taken out of the history.
+
+    w_n = log p(i | h) - log p(i | h without behaviour n),        p(i | h) = softmax of the scores over all items
+
+The route says which behaviours may ask; this says which the score depends on, whatever the model is made of, by
+intervention (occlusion; Zeiler & Fergus, ECCV 2014; on tokens as "erasure", Li et al., 2016).
+
+NOTE: what comes before and after a behaviour closes up, so positions move by one, as in a history without it. Two
+behaviours that say the same hide one another: without the one, the other still says it.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import torch
+
+SCORES_AT_ONCE = 2**25  # 128 MiB
+
+
+@torch.no_grad()
+def behavior_weights(
+    model,
+    item_embeddings: torch.Tensor,
+    windows: Sequence[np.ndarray],
+    items: Sequence[int],
+    pad: Callable[[list[np.ndarray]], Mapping[str, torch.Tensor]],
+    **inputs: torch.Tensor,
+) -> list[np.ndarray]:
+    """w of every behaviour of some histories: float32 [n] each.
+
+    Args:
+        model: a recommendation head, in evaluation mode.
+        item_embeddings: [M, d] its item table, row 0 padding.
+        windows: rows of what is read of each history, oldest first, int [n], n at least 2.
+        items: row of the item that is explained, of each history.
+        pad: ``RetrProcessor.pad``.
+        inputs: more inputs of the model, the same for all.
+
+    Raises:
+        ValueError: a history of one behaviour: without it there is none.
+    """
+    if short := sum(len(window) < 2 for window in windows):
+        raise ValueError(
+            f"{short} of {len(windows)} histories are of one behaviour: without it there is none to compare"
+        )
+    variants, explained = [], []
+    for window, item in zip(windows, items, strict=True):
+        variants += [window, *(np.delete(window, place) for place in range(len(window)))]
+        explained += [item] * (len(window) + 1)
+    size = max(1, SCORES_AT_ONCE // len(item_embeddings))
+    found = []
+    for start in range(0, len(variants), size):
+        batch = {name: each.to(item_embeddings.device) for name, each in pad(variants[start : start + size]).items()}
+        scores = model(**batch, item_embeddings=item_embeddings, **inputs).logits.float()
+        scores[:, 0] = float("-inf")
+        rows = torch.tensor(explained[start : start + size], device=scores.device)
+        found.append((scores.gather(1, rows[:, None]).squeeze(1) - scores.logsumexp(1)).cpu())
+    of_each = np.split(torch.cat(found).numpy(), np.cumsum([len(window) + 1 for window in windows])[:-1])
+    return [log_p[0] - log_p[1:] for log_p in of_each]
