@@ -1,7 +1,10 @@
-"""Recommends next items for a history, with titles, scores and the behaviours on the pathway.
+"""Recommends next items for a history, with titles, scores and the behaviours on the pathway; or for everyone.
 
 python scripts/recommend.py runs/scientific/X-RETR/seed-0 B00TNNWMXI B00IBZE2EQ -k 5
 python scripts/recommend.py runs/scientific/X-RETR/seed-0 --domain data/scientific --user 42 --figure pathway.png
+
+# every user of a prepared domain, into one table: user_id, rank, item_id, score
+python scripts/recommend.py runs/scientific/X-RETR/seed-0 --domain data/scientific --everyone best.parquet -k 20
 
 # zero-shot, another catalogue
 python scripts/recommend.py runs/open_five/X-RETR --catalog data/scientific B00TNNWMXI
@@ -16,11 +19,14 @@ python scripts/recommend.py runs/scientific/X-RETR/seed-0 --texts B00TNNWMXI "gl
 import argparse
 import sys
 
+from accelerate import PartialState
 from transformers.utils import logging as transformers_logging
 
 from retr_hf.data.domain import load_domain
-from retr_hf.entry import run
+from retr_hf.data.whole_histories import whole_histories
+from retr_hf.entry import at_least_one, run
 from retr_hf.errors import DataError
+from retr_hf.everyone import recommend_everyone, require_table
 from retr_hf.model.recommender import Recommender
 
 
@@ -29,10 +35,16 @@ def main() -> None:
     parser.add_argument("model", help="a model folder, or a repository of the Hub")
     parser.add_argument("history", nargs="*", help="raw item ids, oldest first; unknown ones are told and left out")
     parser.add_argument("--texts", action="store_true", help="an id the catalogue does not hold is an item's text")
-    parser.add_argument("--domain", help="prepared domain to take the history of --user from (its test history)")
+    parser.add_argument("--domain", help="prepared domain to take the histories of --user or --everyone from, whole")
     parser.add_argument("--user", nargs="+", default=[], help="raw user ids")
+    parser.add_argument("--held-out", action="store_true", help="of --user: without the last item, as it is tested")
+    parser.add_argument(
+        "--everyone",
+        metavar="FILE",
+        help="write the items of every user of --domain to a .parquet or .csv: user_id, rank, item_id, score",
+    )
     parser.add_argument("--catalog", help="folder whose items are recommended (default: the model's own)")
-    parser.add_argument("-k", type=int, default=10, help="how many items")
+    parser.add_argument("-k", type=at_least_one, default=10, help="how many items")
     parser.add_argument("--candidates", nargs="+", metavar="ID", help="the only items that may be recommended")
     parser.add_argument("--keep-seen", action="store_true", help="items of the history may be recommended again")
     parser.add_argument(
@@ -43,18 +55,29 @@ def main() -> None:
         help="tell what each behaviour does for the best item, or for this one: what its log-probability loses without",
     )
     parser.add_argument("--figure", help="PNG of the (first) history's pathway")
+    parser.add_argument("--overwrite", action="store_true", help="replace the file of --everyone")
+    parser.add_argument("--quiet", action="store_true", help="no progress bar")
     args = parser.parse_intermixed_args()
-    if bool(args.history) == bool(args.user):
-        parser.error("give item ids, or --domain and --user")
-    if args.user and not args.domain:
-        parser.error("--user needs --domain")
+    if sum(map(bool, (args.history, args.user, args.everyone))) != 1:
+        parser.error("give item ids, or --domain and --user, or --domain and --everyone")
+    if (args.user or args.everyone) and not args.domain:
+        parser.error("--user and --everyone need --domain")
+    if args.held_out and not args.user:
+        parser.error("--held-out goes with --user")
+    if args.everyone:
+        if args.texts or args.why or args.figure:
+            parser.error("--texts, --why and --figure are of single histories: not with --everyone")
+        require_table(args.everyone, args.overwrite)
     transformers_logging.disable_progress_bar()
 
     unknown_items = "text" if args.texts else None
     recommender = Recommender.from_pretrained(args.model, args.catalog, unknown_items)
     if recommender.placement:
         print(f"{args.model}: {recommender.placement}", file=sys.stderr)
-    histories = user_histories(args.domain, args.user) if args.user else {"": args.history}
+    if args.everyone:
+        answer_everyone(recommender, args)
+        return
+    histories = user_histories(args.domain, args.user, args.held_out) if args.user else {"": args.history}
     tell_unknown(recommender, histories)
     answers = recommender.recommend(
         list(histories.values()), k=args.k, exclude_seen=not args.keep_seen, candidates=args.candidates
@@ -69,15 +92,36 @@ def main() -> None:
         draw(answers[0], args.figure)
 
 
-def user_histories(domain_folder: str, users: list[str]) -> dict[str, list[str]]:
-    """Raw item ids each user had before the test target."""
+def answer_everyone(recommender: Recommender, args: argparse.Namespace) -> None:
+    """Writes the table, and tells how many users are in it."""
+    answered, left_out = recommend_everyone(
+        recommender.to(PartialState().device),
+        load_domain(args.domain),
+        args.everyone,
+        args.k,
+        not args.keep_seen,
+        args.candidates,
+        args.overwrite,
+        not args.quiet,
+    )
+    print(f"wrote {args.everyone}: {args.k} items at most for each of {answered:,} users")
+    if left_out:
+        told = "of whose items the model knows none, or who have had all that may come"
+        print(f"{left_out:,} users are not in it, {told}", file=sys.stderr)
+
+
+def user_histories(domain_folder: str, users: list[str], held_out: bool = False) -> dict[str, list[str]]:
+    """Raw item ids of each user, all of them or, ``held_out``, those before the test target."""
     domain = load_domain(domain_folder)
-    row_of = {user: row for row, user in enumerate(domain.user_ids("test"))}
+    known, rows = (domain.user_ids("test"), domain.split("test")) if held_out else whole_histories(domain)
+    row_of = {user: row for row, user in enumerate(known)}
     unknown = [user for user in users if user not in row_of]
     if unknown:
-        raise DataError(f"{domain_folder}: no test history of {unknown[:3]}; its first users are {list(row_of)[:3]}")
-    ids, test = domain.catalog(embeddings=False).item_ids, domain.split("test")
-    return {user: [ids[index - 1] for index in test[row_of[user]][:-1]] for user in users}
+        what = "test history" if held_out else "history"
+        raise DataError(f"{domain_folder}: no {what} of {unknown[:3]}; its first users are {list(row_of)[:3]}")
+    ids = domain.catalog(embeddings=False).item_ids
+    end = -1 if held_out else None
+    return {user: [ids[index - 1] for index in rows[row_of[user]][:end]] for user in users}
 
 
 def tell_unknown(recommender: Recommender, histories: dict[str, list[str]]) -> None:

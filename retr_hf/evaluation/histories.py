@@ -61,14 +61,14 @@ def rank_histories(
     read = np.minimum(lengths - 1, max_length)
 
     def encode(users: np.ndarray) -> torch.Tensor:
-        row = _read_histories(sequences, users, read[users], item_embeddings.device)
+        row = read_histories(sequences, users, read[users], item_embeddings.device)
         return model.encode_users(sequence_ends=row.ends, item_embeddings=item_embeddings, **row.inputs)
 
     def rank_rows(rows: np.ndarray) -> dict[str, np.ndarray]:
         by_length = np.argsort(read[rows], kind="stable")
         parts: dict[str, list[np.ndarray]] = {}
         for users in _chunks(rows[by_length], USERS_AT_ONCE):
-            queries = torch.cat([encode(users[part]) for part in _batches(read[users], batch_size)])
+            queries = torch.cat([encode(users[part]) for part in batches(read[users], batch_size)])
             seen = histories_of(sequences, users)
             given = _given(model, seen, targets[users], max_length, queries.device)
             ranks = full_ranks(queries, candidates, targets[users], seen, given=given)
@@ -80,7 +80,7 @@ def rank_histories(
         back = np.argsort(by_length, kind="stable")
         return {protocol: np.concatenate(values)[back] for protocol, values in parts.items()}
 
-    with _evaluating(model):
+    with evaluating(model):
         return sharded_ranks(rank_rows, len(targets))
 
 
@@ -113,9 +113,9 @@ def routings(model, item_embeddings: torch.Tensor, sequences, max_length: int = 
     read = np.minimum(np.diff(sequences.offsets) - 1, max_length)
     users = np.argsort(read, kind="stable")
     causal = model.config.direction == "causal"
-    with _evaluating(model):
-        for part in _batches(read[users], batch_size):
-            row = _read_histories(sequences, users[part], read[users[part]], item_embeddings.device)
+    with evaluating(model):
+        for part in batches(read[users], batch_size):
+            row = read_histories(sequences, users[part], read[users[part]], item_embeddings.device)
             inputs, read_places, masks = (row.inputs, row.places, []) if causal else _asked(model, row)
             output = model.model(item_embeddings=item_embeddings, output_routes=True, **inputs)
             if output.routes is None:
@@ -156,13 +156,17 @@ def _given(model, seen: tuple[np.ndarray, np.ndarray], targets: np.ndarray, max_
     """What the histories, as far as the model reads them, give some items beside the product."""
     if not model.adds_scores:
         return None
-    values, offsets = seen
-    lengths = np.minimum(np.diff(offsets), max_length)
-    ages = np.arange(lengths.max())
-    recent = np.where(ages < lengths[:, None], values[np.maximum(offsets[1:, None] - 1 - ages, 0)], 0)
-    rows, scores = (each.cpu() for each in model.added_scores(torch.from_numpy(recent).to(device)))
+    recent = torch.from_numpy(recent_items(*seen, max_length)).to(device)
+    rows, scores = (each.cpu() for each in model.added_scores(recent))
     user, place = (rows > 0).nonzero(as_tuple=True)
     return Given(user, rows[user, place], scores[user, place].float(), targets, seen)
+
+
+def recent_items(values: np.ndarray, offsets: np.ndarray, max_length: int) -> np.ndarray:
+    """The last items of histories ``(values [K], offsets [U + 1])``, newest first and 0 for none: [U, n]."""
+    lengths = np.minimum(np.diff(offsets), max_length)
+    ages = np.arange(lengths.max())
+    return np.where(ages < lengths[:, None], values[np.maximum(offsets[1:, None] - 1 - ages, 0)], 0)
 
 
 class _Row(NamedTuple):
@@ -174,16 +178,17 @@ class _Row(NamedTuple):
     places: np.ndarray
 
 
-def _read_histories(sequences, users: np.ndarray, read: np.ndarray, device) -> _Row:
-    """The last ``read`` [S] items before the target of each of the users, who stand in order of ``read``."""
+def read_histories(sequences, users: np.ndarray, read: np.ndarray, device, targets: int = 1) -> _Row:
+    """The last ``read`` [S] items before the target of each of the users, who stand in order of ``read``; with
+    ``targets=0`` the last items of all."""
     if read[0] == 0:
         raise DataError(
             f"{int((read == 0).sum())} of the sequences hold their target alone: expected at least one item before it"
         )
     columns, counts = np.unique(read, return_counts=True)
     begin = np.cumsum(read) - read
-    targets = sequences.offsets[1:][users] - 1
-    places = np.arange(read.sum()) + np.repeat(targets - read - begin, read)
+    ends = sequences.offsets[1:][users] - targets
+    places = np.arange(read.sum()) + np.repeat(ends - read - begin, read)
     flat = {"input_ids": sequences.item_ids, "times": getattr(sequences, "timestamps", None)}
     inputs = {
         name: torch.from_numpy(values[places].astype(np.int64)).unsqueeze(0).to(device)
@@ -194,7 +199,7 @@ def _read_histories(sequences, users: np.ndarray, read: np.ndarray, device) -> _
     return _Row(inputs, torch.from_numpy(begin + read - 1).to(device), places)
 
 
-def _batches(read: np.ndarray, size: int) -> Iterator[slice]:
+def batches(read: np.ndarray, size: int) -> Iterator[slice]:
     """Slices of at most ``size`` histories and, where there are several, about ``TOKENS_AT_ONCE`` items."""
     tokens, start = np.cumsum(read), 0
     while start < len(read):
@@ -211,7 +216,8 @@ def _chunks(rows: np.ndarray, size: int) -> Iterator[np.ndarray]:
 
 
 @contextmanager
-def _evaluating(model):
+def evaluating(model):
+    """The model in evaluation mode, and back as it was."""
     was_training = model.training
     model.eval()
     try:

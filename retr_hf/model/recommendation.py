@@ -73,6 +73,12 @@ class Recommendation:
         return "\n".join(lines)
 
 
+def require_count(k: int) -> None:
+    """Raises ValueError unless k is a whole number, at least 1."""
+    if isinstance(k, bool) or not isinstance(k, Integral) or k < 1:
+        raise ValueError(f"k={k!r}: expected a whole number, at least 1")
+
+
 def recommendations(
     processor: RetrProcessor,
     scores: torch.Tensor,
@@ -100,8 +106,7 @@ def recommendations(
     Raises:
         ValueError: k is no whole number of at least 1.
     """
-    if isinstance(k, bool) or not isinstance(k, Integral) or k < 1:
-        raise ValueError(f"k={k!r}: expected a whole number, at least 1")
+    require_count(k)
     scores[:, 0] = float("-inf")
     if candidates is not None:
         others = torch.ones(scores.shape[1], dtype=torch.bool, device=scores.device)

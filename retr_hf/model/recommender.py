@@ -177,7 +177,7 @@ class Recommender(PushToHubMixin):
         windows = [self.processor.window(each) for each in rows]
         seen = rows if exclude_seen else None
         shown = outputs.routes, outputs.keep_probabilities
-        chosen = None if candidates is None else self._candidate_rows(candidates)
+        chosen = None if candidates is None else self.rows_of(candidates)
         answers = recommendations(self.processor, outputs.logits, k, windows, seen, *shown, chosen, texts)
         return answers[0] if single else answers
 
@@ -206,21 +206,32 @@ class Recommender(PushToHubMixin):
             if not best:
                 raise ValueError("nothing is left to recommend: all items are in the history; name the item to explain")
             item_id = best[0].item_id
-        window, item = self.processor.window(rows[0]), self._candidate_rows([item_id], "item_id")
+        window, item = self.processor.window(rows[0]), self.rows_of([item_id], "item_id")
         weights = behavior_weights(self.model, self.item_embeddings, [window], item, self.processor.pad, **inputs)[0]
         return [
             Reason(*behavior, weight)
             for behavior, weight in zip(self.processor.decode(window, texts), weights.tolist(), strict=True)
         ]
 
-    def _candidate_rows(self, candidates: Sequence[str], name: str = "candidates") -> np.ndarray:
-        require_list(candidates, name, "item ids", ordered=False)
-        candidates = list(candidates)
-        rows = self.processor.catalog.index_of(candidates)
+    def rows_of(self, item_ids: Sequence[str], name: str = "candidates") -> np.ndarray:
+        """Rows of the item table of raw ids, all of which must be there: int64 [n].
+
+        Raises:
+            ValueError: no list of ids, none at all, some that are not in the catalogue; ``name`` is what they are.
+        """
+        require_list(item_ids, name, "item ids", ordered=False)
+        item_ids = list(item_ids)
+        rows = self.processor.catalog.index_of(item_ids)
         if not len(rows) or (rows == 0).any():
-            unknown = [item for item, row in zip(candidates, rows, strict=True) if not row]
+            unknown = [item for item, row in zip(item_ids, rows, strict=True) if not row]
             raise ValueError(f"{name}: expected ids of the catalogue, got {unknown[:3] or 'none'}")
         return rows
+
+    def to(self, device: torch.device | str) -> "Recommender":
+        """Moves model and item table; returns itself."""
+        self.model.to(device)
+        self.item_embeddings = self.item_embeddings.to(device)
+        return self
 
     def session(self, histories: Sequence[Sequence[str]]) -> RecommenderSession:
         """Users whose histories grow while they are served, numbered as in ``histories``; see ``RecommenderSession``.

@@ -223,6 +223,17 @@ def test_the_whole_journey(world, tmp_path, monkeypatch, capsys):
     script(monkeypatch, "recommend.py", "runs/camping", *user[:-2], "--why")
     told = capsys.readouterr().out.split("log-probability loses without a behaviour\n")[1].split("\n\n")[0].splitlines()
     assert len(told) > 1 and sorted(told, key=lambda line: -float(line.split()[0])) == told
+    script(monkeypatch, "recommend.py", "runs/camping", *user[:-2], "--held-out")
+    assert "user camping-user-0000" in capsys.readouterr().out
+    everyone = ["recommend.py", "runs/camping", *user[:2], "--everyone"]
+    script(monkeypatch, *everyone, "mail/best.csv", "-k", "3", "--quiet")
+    told = capsys.readouterr().out
+    assert told.startswith("wrote mail/best.csv: 3 items at most for each of ")
+    assert len(Path("mail/best.csv").read_text().splitlines()) > 3
+    assert "--overwrite replaces it" in fails(monkeypatch, capsys, *everyone, "mail/best.csv")
+    assert "ends in .parquet or .csv" in fails(monkeypatch, capsys, *everyone, "best.json")
+    assert "not with --everyone" in fails(monkeypatch, capsys, *everyone, "best.csv", "--why")
+    assert "need --domain" in fails(monkeypatch, capsys, "recommend.py", "runs/camping", "--everyone", "best.csv")
     known = "camping-item-0001"
     script(monkeypatch, "recommend.py", "runs/camping", known, "--why")
     assert "the history is one behaviour" in capsys.readouterr().out
