@@ -1,5 +1,5 @@
 """The README's code: every block runs, in order, on a small model where the quickstart would leave its own; the files
-it names are there, and its tables are the rows'."""
+that it and the page of results name are there, and their tables are the rows'."""
 
 import re
 import runpy
@@ -11,6 +11,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = {path: path.read_text(encoding="utf-8") for path in (ROOT / "README.md", ROOT / "recipes/results/README.md")}
 BLOCKS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
 SHOP = ["My own csv", "Next month's log"]
 SHOP = [re.search(rf"\*\*{wish}\.\*\*.*?```bash\n(.*?)```", README, flags=re.DOTALL).group(1) for wish in SHOP]
@@ -77,17 +78,32 @@ def test_my_own_csv_and_next_month(tmp_path, monkeypatch, capsys):
             assert not stopped.code, line
     told = capsys.readouterr()
     assert "full-unseen" in told.out and Path("runs/shop/processor_config.json").is_file()
+    assert "for each of 40 users" in told.out and Path("runs/shop_best.parquet").is_file()
     assert "9 of 14 items have an id vector, 5 are new to the model, 3 of its own are gone" in told.err
     assert "from shop; 9 of 14 items" in told.out and Path("runs/june/processor_config.json").is_file()
 
 
 def test_files_it_names_exist():
-    named = set(re.findall(r"\b(?:scripts|recipes)/[\w/]+\.(?:py|sh|yaml)", README))
+    named = set(re.findall(r"\b(?:scripts|recipes)/[\w/]+\.(?:py|sh|yaml)", "".join(PAGES.values())))
     assert named and [name for name in sorted(named) if not (ROOT / name).is_file()] == []
 
 
+def test_its_links_lead_somewhere():
+    """Files that are there, and headings of the page that is meant, as GitHub names them."""
+    for page, text in PAGES.items():
+        links = re.findall(r"\]\((?!https?:)([^)#]*)(?:#([^)]*))?\)", text)
+        assert links
+        for name, anchor in links:
+            there = (page.parent / name).resolve() if name else page
+            assert there.exists(), f"{page}: {name}"
+            if anchor:
+                titles = re.findall(r"^#+ (.*)$", PAGES[there], flags=re.MULTILINE)
+                named = {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+                assert anchor in named, f"{page}: {name}#{anchor}"
+
+
 def test_result_tables_stand_in_the_rows():
-    """Every measured number of the README's tables is the mean of rows in recipes/results."""
+    """Every measured number of their tables is the mean of rows in recipes/results."""
     from collections import defaultdict
 
     from retr_hf.report.results import read_rows
@@ -97,7 +113,7 @@ def test_result_tables_stand_in_the_rows():
         for metric, value in row.metrics.items():
             cells[row.recipe, row.system, tuple(row.sources), row.domain, row.protocol, metric].append(value)
     known = {f"{sum(values) / len(values):.4f}" for values in cells.values()}
-    results = README.split("## Results")[1].split("## The journey")[0]
-    lines = [line for line in results.splitlines() if line.startswith("| ") and "published" not in line]
-    numbers = [number for line in lines for number in re.findall(r"\| (0\.\d{4})", line)]
-    assert numbers and [number for number in numbers if number not in known] == []
+    for page, text in PAGES.items():
+        lines = [line for line in text.splitlines() if line.startswith("| ") and "published" not in line]
+        numbers = [number for line in lines for number in re.findall(r"\| (0\.\d{4})", line)]
+        assert numbers and [number for number in numbers if number not in known] == [], page
