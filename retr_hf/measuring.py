@@ -7,6 +7,7 @@ import numpy as np
 
 from .data.domain import PreparedDomain, Sequences
 from .data.synthetic import pathway_auc
+from .data.whole_histories import whole_histories
 from .errors import DataError
 from .evaluation.histories import rank_histories, routings
 from .evaluation.metrics import metrics_from_ranks
@@ -39,10 +40,12 @@ def require_splits(domain: PreparedDomain, *splits: str) -> None:
 def split_for(config: RetrConfig, domain: PreparedDomain, name: str) -> Sequences:
     """A split of a domain as a model reads it: with times where its attention reads them, and else without.
 
+    name: of the split, or "all": each user's whole history.
+
     Raises:
         DataError: the model reads times, the domain has none.
     """
-    sequences = domain.split(name)
+    sequences = whole_histories(domain)[1] if name == "all" else domain.split(name)
     if not config.reads_times:
         return replace(sequences, timestamps=None)
     if sequences.timestamps is None:

@@ -41,7 +41,7 @@ from retr_hf.report.plots import require_png
 from retr_hf.report.results import append_rows, require_room
 from retr_hf.report.route_plot import plot_routes
 from retr_hf.route_look import look_at_routes, require_router
-from retr_hf.training.run_folder import RUN_FILE
+from retr_hf.training.run_folder import KNOWS_ALL, RUN_FILE
 from retr_hf.training.settings import EvaluationSettings
 
 BASELINES = ("popularity", "text-similarity")
@@ -94,6 +94,9 @@ def main() -> None:
     for path in args.domain:
         domain = load_domain(path)
         require_splits(domain, args.split)
+        for folder in (args.model if not args.baseline else None, args.against):
+            if folder not in (None, *BASELINES):
+                require_held_out(folder, domain.name)
         if args.baseline:
             about = {"recipe": "scripts/evaluate.py", "system": args.baseline, "sources": [], "seed": 0}
         else:
@@ -131,10 +134,25 @@ def open_any(folder: str) -> PreTrainedModel:
     return RecGuru.from_pretrained(folder) if kind == RecGuruConfig.model_type else open_model(folder)
 
 
+def run_of(folder: str) -> dict:
+    """What a model folder tells of its run; nothing where there is no telling."""
+    file = local_folder(folder) / RUN_FILE
+    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+
+
+def require_held_out(folder: str, domain: str) -> None:
+    """Raises DataError for a model that was trained on what it would be tested with."""
+    ran = run_of(folder)
+    if ran.get(KNOWS_ALL) and ran["trained_on"][-1] == domain:
+        raise DataError(
+            f"{folder} was trained on all of {domain} (data.train_on=all), what is tested too: its ranks would say "
+            "nothing; evaluate the run whose recipe it repeats"
+        )
+
+
 def about_model(args, domain: str) -> dict:
     """What the result row says of a model: its run's name, recipe and seed, and what else it was trained on."""
-    run_file = local_folder(args.model) / RUN_FILE
-    ran = json.loads(run_file.read_text(encoding="utf-8")) if run_file.is_file() else {}
+    ran = run_of(args.model)
     # Fine-tuned on this very domain, its sources are those before; on another one, that one is a source too.
     before, trained_on = ran.get("sources"), ran.get("trained_on", [])
     known = before if trained_on == [*(before or []), domain] else ran.get("trained_on")

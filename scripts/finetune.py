@@ -5,11 +5,15 @@
     python scripts/finetune.py recipes/finetune/arts.yaml recipes/systems/x_locker.yaml init=runs/open_five/X-Locker
     accelerate launch --num_processes 4 scripts/finetune.py recipes/finetune/scientific.yaml init=runs/open_five/X-RETR
 
+    # the model to serve: a measured run's recipe once more, on all there is, for as many epochs as were best
+    python scripts/finetune.py runs/shop/recipe.yaml data.train_on=all training.epochs=12 output=runs/shop_served
+
 Opens a model folder (or nothing) and prepared domains, one run a domain; leaves model folders with their catalogues and
 adds result rows. An interrupted run goes on with --resume.
 """
 
 import json
+import sys
 
 import numpy as np
 import torch
@@ -51,7 +55,7 @@ from retr_hf.report.model_card import write_model_card
 from retr_hf.report.results import append_rows, environment, require_room
 from retr_hf.stage import RESUMES, command_line, open_recipe, recipe_as_run, start_run
 from retr_hf.training.loop import train
-from retr_hf.training.run_folder import RUN_FILE, RunFolder
+from retr_hf.training.run_folder import KNOWS_ALL, RUN_FILE, RunFolder
 
 TERMS = "text_path", "repeat_term", "transition_memory"  # of the score, which a pre-trained model may be without
 
@@ -72,13 +76,14 @@ def check_domains(recipe, domains: list[PreparedDomain]) -> None:
     Raises:
         RecipeError: a split is empty, a catalogue without vectors or with some that the pre-trained model cannot read.
     """
-    splits = ["validation", *(["test"] if recipe["evaluation"].test else [])]
+    measured = recipe["data"].train_on == "train"
+    splits = (["validation"] if measured else []) + (["test"] if measured and recipe["evaluation"].test else [])
     problems = []
     for domain in domains:
         try:
             config, _ = target_config(recipe, domain.catalog())
             require_splits(domain, *splits)
-            split_for(config, domain, "train")
+            split_for(config, domain, recipe["data"].train_on)
         except ValueError as error:
             problems.append(str(error))
     if problems:
@@ -95,7 +100,8 @@ def finetune(recipe, domain: PreparedDomain, args) -> None:
     text = text_table(config, catalog)
     if settings.freeze == "backbone":
         freeze_backbone(model)
-    train_split = split_for(config, domain, "train")
+    measured = data.train_on == "train"
+    train_split = split_for(config, domain, data.train_on)
     if (chosen := drawn(len(train_split), data.train_users, recipe.run.seed)) is not None:
         train_split = train_split.select(chosen)
     if model.transition_memory is not None:
@@ -105,7 +111,13 @@ def finetune(recipe, domain: PreparedDomain, args) -> None:
     accelerator = start_run(recipe, folder, args)
     if accelerator is None:
         return
-    if recipe.run.results and accelerator.is_main_process:
+    if measured and recipe.run.init is not None and knows_all(recipe.run.init):
+        accelerator.print(
+            f"warning: {recipe.run.init} was trained on all its domain had, so what {domain.name} tests may be known "
+            "to it and measured too well: begin with the run before, or set data.train_on=all",
+            file=sys.stderr,
+        )
+    if measured and recipe.run.results and accelerator.is_main_process:
         require_room(recipe.run.results)
 
     sequences, collate = examples(config, train_split, domain.num_items, data, settings.layout)
@@ -123,6 +135,7 @@ def finetune(recipe, domain: PreparedDomain, args) -> None:
         f"{sum(p.numel() for p in model.parameters() if p.requires_grad):,} weights to train"
         + (f", from {', '.join(sources)}" if sources else ", from scratch")
         + (f"; {found}" if found else "")
+        + ("" if measured else "; nothing is held out")
     )
 
     def validate(model) -> dict[str, float]:
@@ -143,7 +156,7 @@ def finetune(recipe, domain: PreparedDomain, args) -> None:
         folder,
         accelerator,
         seed=recipe.run.seed,
-        evaluate=validate,
+        evaluate=validate if measured else None,
         constants=constants,
         rate_of=lambda name: settings.pretrained_rate if name in carried else 1.0,
         resume=args.resume,
@@ -155,7 +168,7 @@ def finetune(recipe, domain: PreparedDomain, args) -> None:
         RetrProcessor(catalog, longest, text_whitening=config.text_whitening).save_pretrained(folder.path)
     rows = (
         test(recipe, domain, model.to(accelerator.device), text, progress, sources, found, folder)
-        if evaluation.test
+        if measured and evaluation.test
         else []
     )
     if accelerator.is_main_process:
@@ -164,8 +177,11 @@ def finetune(recipe, domain: PreparedDomain, args) -> None:
         )
         if recipe.run.results and rows:
             append_rows(recipe.run.results, rows)
-        folder.finish(sources=sources, trained_on=[*sources, domain.name], finished=environment()["date"])
-        print_metrics(f"{folder.path}: best at step {progress.best_step} of {progress.step}", rows)
+        trained_on = {"trained_on": [*sources, domain.name]} | ({} if measured else {KNOWS_ALL: True})
+        folder.finish(sources=sources, **trained_on, finished=environment()["date"])
+        epoch = -(-progress.best_step // batches.steps_per_epoch)
+        best = f"best at step {progress.best_step} of {progress.step}, epoch {epoch}"
+        print_metrics(f"{folder.path}: {best if measured else 'trained on all there is, so nothing is measured'}", rows)
         if recipe.run.results and rows:
             print(f"  rows added to {recipe.run.results}")
         if rows and "routes kept" in rows[0].settings:
@@ -175,6 +191,11 @@ def finetune(recipe, domain: PreparedDomain, args) -> None:
     for tracker in accelerator.trackers:
         tracker.finish()
     accelerator.wait_for_everyone()
+
+
+def knows_all(init: str) -> bool:
+    """Whether the model to begin with was trained with ``data.train_on=all``."""
+    return bool(json.loads((local_folder(init) / RUN_FILE).read_text(encoding="utf-8")).get(KNOWS_ALL))
 
 
 def examples(config: RetrConfig, train_split, num_items: int, data, layout: str):

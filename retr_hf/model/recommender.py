@@ -26,7 +26,7 @@ from .text_whitening import text_table
 
 CARD_FILE = "README.md"
 # Of run.json what a saved model still is: what it was trained on and by which recipe, not the run in its folder.
-KEPT = ("name", "recipe", "seed", "init", "sources", "trained_on", "date")
+KEPT = ("name", "recipe", "seed", "init", "sources", "trained_on", "trained_on_test_items", "date")
 
 
 def open_model(folder: str | Path, **hub_arguments) -> RetrForSequentialRecommendation:

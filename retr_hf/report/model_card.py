@@ -88,6 +88,12 @@ def write_model_card(
             f"Mean validation {validation['metric']} over the sources: {validation['best']:.4f} at step "
             f"{validation['best_step']} (next item, full ranking).",
         ]
+    elif recipe["data"].get("train_on") == "all":
+        lines += [
+            "## Measured",
+            "Nothing: it was trained on all interactions of its domain, those of validation and test too. What to "
+            "expect tells the run whose recipe it repeats.",
+        ]
     use = _USE_FINE_TUNED if target else _USE_PRE_TRAINED
     lines += [
         "## Use",

@@ -79,6 +79,12 @@ class DataSettings:
         None, help="fine-tuning: users that training knows, at most, drawn by the seed; null = all", min=1
     )
 
+    train_on: Literal["train", "all"] = setting(
+        "train",
+        help="fine-tuning: the train split; or all, what is held out for validation and test too, for training.epochs "
+        "epochs: the model to serve, which nothing is left to measure",
+    )
+
     def __post_init__(self):
         if not self.domains:
             raise ValueError("domains: expected at least one prepared domain, came an empty list")
@@ -162,7 +168,7 @@ def pretrained_has_weights(recipe: Recipe) -> list[str]:
 
 UNREAD = {  # what a task does not read, and would otherwise stand in its recipe without effect
     "pretrain": (
-        *(("", "init"), ("", "results"), ("data", "train_users"), ("evaluation", "test")),
+        *(("", "init"), ("", "results"), ("data", "train_users"), ("data", "train_on"), ("evaluation", "test")),
         *(("training", "freeze"), ("training", "pretrained_rate")),
     ),
     "finetune": (
@@ -191,4 +197,15 @@ def outputs_differ(recipe: Recipe) -> list[str]:
     return ["output: several domains are fine-tuned one by one, so the folder must hold {domain}"]
 
 
-VALIDATORS = [metric_is_computed, pretrained_has_weights, every_setting_is_read, outputs_differ]
+def epochs_are_chosen(recipe: Recipe) -> list[str]:
+    """Nothing stops a training on all there is but its epochs: who asks for it says how many."""
+    asked = recipe["data"].train_on == "all" and "data.train_on" in recipe.overrides
+    if not asked or {"training.epochs", "training.max_steps"} & set(recipe.overrides):
+        return []
+    return [
+        "data.train_on: all has no validation that stops it: add training.epochs=N, as many as were best in the run "
+        "that was measured (its last lines tell)"
+    ]
+
+
+VALIDATORS = [metric_is_computed, pretrained_has_weights, every_setting_is_read, outputs_differ, epochs_are_chosen]

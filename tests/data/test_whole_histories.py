@@ -29,6 +29,10 @@ def histories_of(folder):
 def test_every_split_gives_the_log_back(tmp_path, way):
     write_domain(as_raw(), tmp_path / "shop", k_core=0, num_negatives=2, split=way, fractions=(0.5, 0.2, 0.3))
     assert histories_of(tmp_path / "shop") == LOG
+    users, histories = whole_histories(load_domain(tmp_path / "shop"))
+    assert histories.timestamps.tolist() == [
+        100 * len(LOG[user]) + 10 * step for user in users for step in range(len(LOG[user]))
+    ]
     if way == LEAVE_ONE_OUT:
         assert list(histories_of(tmp_path / "shop")) == list(LOG), "in the order of the log"
 

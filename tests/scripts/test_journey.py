@@ -1,17 +1,23 @@
 """The journey as a user walks it: the scripts one after the other, on worlds with a known answer."""
 
 import json
+import re
 import runpy
 import shutil
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
+from safetensors.torch import load_file
 
+from retr_hf.data.domain import load_domain
 from retr_hf.data.prepare import write_domain
 from retr_hf.data.synthetic import cycle_world, write_world
 from retr_hf.data.text_embeddings import embed_catalog
+from retr_hf.data.whole_histories import whole_histories
+from retr_hf.model.modeling_retr import RetrForSequentialRecommendation
 from retr_hf.report.results import read_rows
 from retr_hf.route_look import ALL, NONE, SPREAD
 
@@ -150,7 +156,6 @@ def test_the_whole_journey(world, tmp_path, monkeypatch, capsys):
     assert all(row.sources == ["garden", "music"] and "pathway AUC" in row.settings for row in rows)
 
     # The frozen body is the pre-trained one; what is saved scores as what was measured.
-    from safetensors.torch import load_file
 
     before, after = load_file("runs/tiny/model.safetensors"), load_file("runs/camping/model.safetensors")
     assert all((before[name] == after[name]).all() for name in before if ".layers." in name)
@@ -251,6 +256,50 @@ def test_the_whole_journey(world, tmp_path, monkeypatch, capsys):
     assert "nothing to do" in capsys.readouterr().out
     said = fails(monkeypatch, capsys, "finetune.py", finetune, "init=rows.jsonl", "training.learning_rat=1")
     assert "learning_rate" in said and "2 mistakes" in said
+
+
+def test_the_model_to_serve_is_trained_on_what_was_held_out_too(world, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    recipe = write_recipe(
+        tmp_path / "recipe.yaml", name="shop", task="finetune", output="runs/shop", results="rows.jsonl",
+        data={"domains": [str(world / "camping")], "max_length": 10}, evaluation={"cutoffs": [10]},
+        training={"epochs": 3, "batch_size": 16, "progress": False},
+        model=TINY | {"item_features": "id", "transition_memory": 2},
+    )  # fmt: skip
+    script(monkeypatch, "finetune.py", recipe)
+    told = re.search(r"runs/shop: best at step (\d+) of 9, epoch (\d)", capsys.readouterr().out)
+    assert int(told.group(1)) == 3 * int(told.group(2))  # 40 users, 3 steps an epoch
+    rows = Path("rows.jsonl").read_text()
+
+    again = ["finetune.py", "runs/shop/recipe.yaml", "data.train_on=all", "output=runs/served"]
+    assert "add training.epochs=N" in fails(monkeypatch, capsys, *again)
+    script(monkeypatch, *again, "training.epochs=2")
+    told = capsys.readouterr().out
+    assert "nothing is held out" in told and "trained on all there is, so nothing is measured" in told
+    assert Path("rows.jsonl").read_text() == rows
+    assert "Nothing: it was trained on all interactions" in Path("runs/served/README.md").read_text()
+    assert [json.loads(line)["step"] for line in Path("runs/served/log.jsonl").read_text().splitlines()] == [3, 6]
+
+    counted = {name: load_file(f"runs/{name}/model.safetensors") for name in ("shop", "served")}
+    for name, histories in {
+        "shop": load_domain(world / "camping").split("train"),
+        "served": whole_histories(load_domain(world / "camping"))[1],
+    }.items():
+        model = RetrForSequentialRecommendation.from_pretrained("runs/shop")
+        model.transition_memory.count(histories.item_ids, histories.offsets)
+        for buffer, values in model.transition_memory.named_buffers():
+            assert torch.equal(counted[name][f"transition_memory.{buffer}"], values), (name, buffer)
+    assert not counted["shop"]["model.embed_tokens.weight"].equal(counted["served"]["model.embed_tokens.weight"])
+
+    # No test can measure it, nor what goes on from it.
+    refused = fails(monkeypatch, capsys, "evaluate.py", "runs/served", world / "camping")
+    assert "was trained on all of camping (data.train_on=all), what is tested too" in refused
+    refused = fails(monkeypatch, capsys, "evaluate.py", "runs/shop", world / "camping", "--against", "runs/served")
+    assert "runs/served was trained on all of camping" in refused
+    script(monkeypatch, "evaluate.py", "runs/shop", world / "camping")
+    later = ["init=runs/served", "output=runs/after", "results=null", "training.epochs=1", "model.transition_memory=2"]
+    script(monkeypatch, "finetune.py", recipe, *later)
+    assert "warning: runs/served was trained on all its domain had" in capsys.readouterr().err
 
 
 def test_times_go_all_the_way(world, tmp_path, monkeypatch, capsys):
