@@ -94,6 +94,8 @@ def main() -> None:
     for path in args.domain:
         domain = load_domain(path)
         require_splits(domain, args.split)
+        if (other is not None or args.routes) and len(domain.split(args.split)) < 2:
+            raise DataError(f"{path}: --against and --routes compare user by user and need two, {args.split} has one")
         for folder in (args.model if not args.baseline else None, args.against):
             if folder not in (None, *BASELINES):
                 require_held_out(folder, domain.name)

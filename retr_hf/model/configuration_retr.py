@@ -77,7 +77,7 @@ class RetrConfig(PreTrainedConfig):
         hierarchical_route: a token dropped in one block stays dropped in the next (equation 6).
         gumbel, gumbel_temperature: ``"adaptive"`` relaxation (equation 5) or ``"fixed"`` temperature (equation 4).
         omega_activation: of the adaptive weight ω: ``"softplus"``, or ``"relu"`` as printed, which can die.
-        router_init_keep: keep probability of every token at initialisation; the random router's share too.
+        router_init_keep: keep probability of a token at initialisation; the random router's share (0: nothing asks).
         router_hidden_size: inner width of the router's three MLPs; None means ``hidden_size // 4``.
         router_sampling: sample routes in evaluation too (the default is the deterministic threshold 0.5).
     Objective of the recommendation head
@@ -317,8 +317,8 @@ class RetrConfig(PreTrainedConfig):
         if not 0 < self.cloze_share <= 1 or not 0 <= self.cloze_last_share <= 1:
             came = f"{self.cloze_share}, {self.cloze_last_share}"
             problems.append(f"cloze_share, cloze_last_share={came}: expected shares in (0, 1] and [0, 1]")
-        for name in ("router_init_keep", "denoising_init_keep"):
-            if not 0 < getattr(self, name) < 1:
+        for name, ends in (("router_init_keep", self.router == "random"), ("denoising_init_keep", False)):
+            if not 0 < getattr(self, name) < 1 and not (ends and getattr(self, name) in (0, 1)):
                 problems.append(f"{name}={getattr(self, name)}: expected a probability in (0, 1)")
         for name in ("transition_memory", "denoising_l0_weight", "denoising_jacobian_weight", "modulating_weight",
                      "popularity_power", "bpr_max_regularisation", "bpr_max_elu"):  # fmt: skip

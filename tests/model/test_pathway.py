@@ -4,10 +4,11 @@ import math
 
 import pytest
 import torch
+from huggingface_hub.errors import StrictDataclassClassValidationError
 from transformers import AutoModelForSequenceClassification
 
 from retr_hf.model.configuration_retr import RetrConfig
-from retr_hf.model.modeling_retr import RetrForSequentialRecommendation
+from retr_hf.model.modeling_retr import RetrForSequentialRecommendation, RetrModel
 from retr_hf.model.pathway import PathwayRouter, RandomRouter, pathway_mean
 from retr_hf.model.sequence_layout import SequenceLayout
 
@@ -151,6 +152,25 @@ def test_random_router_keeps_its_share_and_ignores_padding():
     assert torch.equal(padded[:, 7:], route) and padded[:, :7].eq(0).all()
     torch.manual_seed(0)
     assert router.train()(z).route.mean().item() == pytest.approx(0.6, abs=0.1)
+
+
+def test_where_nothing_asks_attention_weighs_all_alike():
+    fields = dict(item_features="id", vocab_size=9, hidden_size=8, num_attention_heads=2, initializer_range=0.5)
+    with pytest.raises(
+        StrictDataclassClassValidationError, match=r"router_init_keep=0.0: expected a probability in \(0, 1\)"
+    ):
+        RetrConfig(router_init_keep=0.0, **fields)
+    none, every = (
+        RetrModel(RetrConfig(router="random", router_init_keep=keep, **fields)).eval() for keep in (0.0, 1.0)
+    )
+    every.load_state_dict(none.state_dict())
+    ids, mask = torch.tensor([[1, 5, 2, 7]]), torch.ones(1, 4, dtype=torch.long)
+    before = none(ids, mask).last_hidden_state
+    assert not torch.allclose(before, every(ids, mask).last_hidden_state)
+    for layer in every.layers:
+        torch.nn.init.zeros_(layer.self_attn.q_proj.weight)
+        torch.nn.init.zeros_(layer.self_attn.q_proj.bias)
+    torch.testing.assert_close(every(ids, mask).last_hidden_state, before)
 
 
 def test_half_precision_route_is_exact():
