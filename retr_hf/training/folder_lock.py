@@ -13,9 +13,11 @@ def hold(folder: Path) -> AcquireReturnProxy:
     The file ``.NAME.lock`` lies beside the folder, which may not exist yet, and means nothing by being there.
 
     Raises:
-        RecipeError: another process works in it.
+        RecipeError: another process works in it; a file stands where it, or a folder above it, would be.
     """
     folder = folder.absolute()
+    if files := [path for path in (folder, *folder.parents) if path.exists() and not path.is_dir()]:
+        raise RecipeError(str(folder), [f"{files[0]} is a file: expected a folder, set another output"])
     folder.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder.with_name(f".{folder.name}.lock"), timeout=0, is_singleton=True)
     try:

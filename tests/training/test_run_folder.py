@@ -157,6 +157,14 @@ def test_a_folder_of_others_is_left_alone(tmp_path, recipe, options):
     assert [file.name for file in (tmp_path / "thesis").iterdir()] == ["chapter.tex"]
 
 
+@pytest.mark.parametrize("output", ["notes.txt", "notes.txt/run"])
+def test_a_file_is_no_place_for_a_run(tmp_path, recipe, output):
+    (tmp_path / "notes.txt").write_text("mine", encoding="utf-8")
+    with pytest.raises(RecipeError, match=r"notes\.txt is a file: expected a folder, set another output"):
+        RunFolder(tmp_path / output).open(recipe(), {})
+    assert [file.name for file in tmp_path.iterdir()] == ["notes.txt"]
+
+
 def test_an_empty_folder_is_taken(tmp_path, recipe):
     (tmp_path / "empty").mkdir()
     RunFolder(tmp_path / "empty").open(recipe(), {})
