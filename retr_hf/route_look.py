@@ -1,7 +1,7 @@
 """A look at a model's routes: which behaviours they keep, and what that choice is worth to the ranking.
 
 A route that explains a recommendation must have something to do with it. So the model is ranked once more with its
-routers replaced by ones that keep everything, nothing, and as many behaviours as they do but evenly spread: what stays
+routers replaced by ones that keep everything, nothing, and as many behaviours as they do but by chance: what stays
 the same without the route is not explained by it (the test of faithfulness by intervention; DeYoung et al., *ERASER*,
 ACL 2020, asks the same of rationales). And for some users each behaviour is left out in turn (``model.occlusion``):
 those on the pathway should weigh more than those off it.
@@ -12,11 +12,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from .data.domain import PreparedDomain
 from .data.synthetic import pathway_auc
 from .errors import DataError
-from .evaluation.histories import routings
+from .evaluation.histories import evaluating, routings
 from .evaluation.metrics import user_differences
 from .evaluation.route_profile import Part, by_age, by_popularity
 from .measuring import drawn, is_synthetic, ranks_of_split, split_for
@@ -26,7 +27,7 @@ from .model.processing_retr import RetrProcessor, longest_history
 from .model.text_whitening import text_table
 
 USERS_OCCLUDED = 500
-ALL, NONE, SPREAD = "all kept", "none kept", "as many, evenly spread"
+ALL, NONE, CHANCE = "all kept", "none kept", "as many, by chance"
 
 
 @dataclass(frozen=True)
@@ -35,16 +36,32 @@ class RouteLook:
 
     parts: what behaviours are told apart by -> the parts.
     ranks: how the routes were replaced -> ranks by protocol, int64 [U] each.
+    shares: of the behaviours kept by the model's own routes, a number a block.
     weights: what behaviours do for the target, those on the pathway of the last block and those off it: float32 [n]
         each, of the users drawn; None of a model that reads times.
+    difference: the mean weight on the pathway minus that off it, within each user who has both, and half the width of
+        its 95 % interval over these users; None where fewer than two have both.
     found: of a synthetic world, the area under the ROC curve with which the weights, and α of each block, tell the
-        behaviours that decide the target from the others, among the users drawn; else empty.
+        behaviours that decide the target from the others, among the users drawn; else, and of a model that reads times,
+        empty.
     """
 
     parts: dict[str, list[Part]]
     ranks: dict[str, dict[str, np.ndarray]]
+    shares: list[float]
     weights: tuple[np.ndarray, np.ndarray] | None
+    difference: tuple[float, float] | None
     found: dict[str, float]
+
+    @property
+    def settings(self) -> dict[str, object]:
+        """What a result row tells of it."""
+        told: dict[str, object] = {"routes kept": self.shares}
+        if self.weights is not None:
+            told["weights on, off the pathway"] = [float(each.mean()) if len(each) else None for each in self.weights]
+        if self.difference is not None:
+            told["weight on minus off, within users, ± 95 %"] = list(self.difference)
+        return told | {f"AUC of {name}": auc for name, auc in self.found.items()}
 
     def text(self, own: dict[str, np.ndarray], cutoffs: Sequence[int]) -> str:
         """For the terminal; ``own``: the model's own ranks by protocol."""
@@ -63,6 +80,13 @@ class RouteLook:
         if self.weights is not None:
             told = [f"{each.mean():+.4f} ({len(each):,})" if len(each) else "there are none" for each in self.weights]
             lines.append(f"  a behaviour's weight for the target: on the pathway {told[0]}, off it {told[1]}")
+        else:
+            lines.append("  a behaviour's weight for the target: not of a model that reads times")
+        if self.difference is not None:
+            mean, half = self.difference
+            lines.append(
+                f"  on minus off, within users who have both: {mean:+.4f} [{mean - half:+.4f}, {mean + half:+.4f}]"
+            )
         if self.found:
             told = ", ".join(f"{name} {auc:.4f}" for name, auc in self.found.items())
             lines.append(f"  area under the ROC curve, for behaviours that decide the target: {told}")
@@ -89,11 +113,11 @@ def look_at_routes(model, domain: PreparedDomain, split: str, settings) -> Route
     }
     shares = [float(block.mean()) for block in found.routes]
     ranks = {}
-    for name, keep in {ALL: [1.0] * len(shares), NONE: [0.0] * len(shares), SPREAD: shares}.items():
+    for name, keep in {ALL: [1.0] * len(shares), NONE: [0.0] * len(shares), CHANCE: shares}.items():
         with routes_replaced(model, keep):
             ranks[name] = ranks_of_split(model, domain, split, text, settings, longest)
     if model.config.reads_times:
-        return RouteLook(parts, ranks, None, {})
+        return RouteLook(parts, ranks, shares, None, None, {})
     places, weights = _weights(model, domain, sequences, text, longest)
     at = np.full(len(sequences.item_ids), -1)
     at[found.places] = np.arange(len(found.places))
@@ -105,7 +129,22 @@ def look_at_routes(model, domain: PreparedDomain, split: str, settings) -> Route
         if len(set(pivotal)) > 1:
             told = {"weight": weights} | {f"α of block {block + 1}": alpha for block, alpha in enumerate(alphas)}
             aucs = {name: pathway_auc(each, pivotal) for name, each in told.items()}
-    return RouteLook(parts, ranks, (weights[kept], weights[~kept]), aucs)
+    difference = _within_users(np.searchsorted(sequences.offsets, places, side="right"), weights, kept)
+    return RouteLook(parts, ranks, shares, (weights[kept], weights[~kept]), difference, aucs)
+
+
+def _within_users(users: np.ndarray, weights: np.ndarray, kept: np.ndarray) -> tuple[float, float] | None:
+    """Mean of each user's mean weight on the pathway minus that off it, and half the width of its 95 % interval."""
+    means = []
+    for chosen in (kept, ~kept):
+        counts = np.bincount(users[chosen], minlength=users.max(initial=0) + 1)
+        sums = np.bincount(users[chosen], weights[chosen], minlength=len(counts))
+        means.append(np.divide(sums, counts, out=np.full(len(counts), np.nan), where=counts > 0))
+    differences = means[0] - means[1]
+    differences = differences[~np.isnan(differences)]
+    if len(differences) < 2:
+        return None
+    return float(differences.mean()), float(1.96 * differences.std(ddof=1) / np.sqrt(len(differences)))
 
 
 def _weights(model, domain: PreparedDomain, sequences, text, longest: int) -> tuple[np.ndarray, np.ndarray]:
@@ -117,11 +156,11 @@ def _weights(model, domain: PreparedDomain, sequences, text, longest: int) -> tu
     if not len(users):
         return np.zeros(0, np.int64), np.zeros(0, np.float32)
     places = [np.arange(max(offsets[user], offsets[user + 1] - 1 - longest), offsets[user + 1] - 1) for user in users]
-    windows = [sequences.item_ids[each].astype(np.int64) for each in places]
+    histories = [sequences.item_ids[offsets[user] : offsets[user + 1] - 1].astype(np.int64) for user in users]
     targets = sequences.item_ids[offsets[users + 1] - 1]
     pad = RetrProcessor(domain.catalog(), longest).pad
-    model.eval()
-    found = behavior_weights(model, model.encode_catalog(text), windows, targets.tolist(), pad)
+    with evaluating(model):
+        found = behavior_weights(model, model.encode_catalog(text), histories, targets.tolist(), pad, longest)
     return np.concatenate(places), np.concatenate(found)
 
 
@@ -134,7 +173,7 @@ def require_router(model) -> None:
 
 @contextmanager
 def routes_replaced(model, keep: Sequence[float]) -> Iterator[None]:
-    """Has each block keep this share of the behaviours, evenly spread over the positions, whatever they are; and back.
+    """Has each block keep this share of the behaviours, drawn by chance, the same at every call; and back.
 
     With all kept attention is that of a body without router; with none kept no token asks, and attention weighs all
     that it sees alike.
@@ -143,8 +182,10 @@ def routes_replaced(model, keep: Sequence[float]) -> Iterator[None]:
     own = [layer.router for layer in layers]
     try:
         for place, (layer, share) in enumerate(zip(layers, keep, strict=True)):
-            layer.router = RandomRouter(place, hierarchical=False, keep=share).train(model.training)
-        yield
+            layer.router = RandomRouter(place, hierarchical=False, keep=share, sampling=True)
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            yield
     finally:
         for layer, router in zip(layers, own, strict=True):
             layer.router = router

@@ -62,7 +62,7 @@ def main() -> None:
         type=Path,
         metavar="FILE.png",
         help="draw and print which behaviours the router keeps, by how often their item was bought and by age, and how "
-        "ranking changes with all kept, none, or as many but evenly spread (--results: rows of these too)",
+        "ranking changes with all kept, none, or as many but by chance (--results: rows of these too)",
     )
     parser.add_argument("--split", choices=("validation", "test"), default="test")
     parser.add_argument("--cutoffs", type=at_least_one, nargs="+", default=[10, 50], help="k of HR@k and NDCG@k")
@@ -83,6 +83,7 @@ def main() -> None:
         require_room(args.results)
     if args.routes:
         require_png(args.routes)
+        args.routes.parent.mkdir(parents=True, exist_ok=True)
     accelerator = Accelerator()
     settings = EvaluationSettings(cutoffs=args.cutoffs, batch_size=args.batch_size)
     model = args.baseline or open_any(args.model).to(accelerator.device)
@@ -119,13 +120,15 @@ def main() -> None:
                 print_differences(args.against, own, others, args.cutoffs)
             if routes is not None:
                 print(routes.text(own, args.cutoffs))
-                plot_routes(routes.parts, args.routes, f"{about['system']} on {domain.name}")
-                print(f"wrote {args.routes}", file=sys.stderr)
                 for name, values in routes.ranks.items():
                     named = about | {"system": f"{about['system']}, routes: {name}"}
+                    named["settings"] = about.get("settings", {}) | routes.settings
                     rows += result_rows(values, domain, args.cutoffs, split=args.split, **named)
             if args.results:
                 append_rows(args.results, rows)
+            if routes is not None:
+                plot_routes(routes.parts, args.routes, f"{about['system']} on {domain.name}")
+                print(f"wrote {args.routes}", file=sys.stderr)
     accelerator.end_training()
 
 

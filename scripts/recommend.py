@@ -49,11 +49,10 @@ def main() -> None:
     parser.add_argument("--keep-seen", action="store_true", help="items of the history may be recommended again")
     parser.add_argument(
         "--why",
-        nargs="?",
-        const=True,
-        metavar="ID",
-        help="tell what each behaviour does for the best item, or for this one: what its log-probability loses without",
+        action="store_true",
+        help="tell what each behaviour does for the best item: what its log-probability loses without",
     )
+    parser.add_argument("--why-item", metavar="ID", help="the same for this item, which may be any of the catalogue")
     parser.add_argument("--figure", help="PNG of the (first) history's pathway")
     parser.add_argument("--overwrite", action="store_true", help="replace the file of --everyone")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
@@ -65,7 +64,7 @@ def main() -> None:
     if args.held_out and not args.user:
         parser.error("--held-out goes with --user")
     if args.everyone:
-        if args.texts or args.why or args.figure:
+        if args.texts or args.why or args.why_item or args.figure:
             parser.error("--texts, --why and --figure are of single histories: not with --everyone")
         require_table(args.everyone, args.overwrite)
     transformers_logging.disable_progress_bar()
@@ -86,8 +85,8 @@ def main() -> None:
         if user:
             print(f"user {user}")
         print(answer, end="\n\n")
-        if args.why:
-            tell_why(recommender, histories[user], answer, None if args.why is True else args.why)
+        if args.why or args.why_item:
+            tell_why(recommender, histories[user], answer, args.why_item)
     if args.figure:
         draw(answers[0], args.figure)
 
@@ -143,6 +142,7 @@ def tell_why(recommender: Recommender, history: list[str], answer, item_id: str 
     if item_id is None and not answer.items:
         return  # the answer says that nothing is left
     item_id = item_id or answer.items[0].item_id
+    recommender.rows_of([item_id], "--why-item")
     if len(recommender.processor.rows([history])[0][0]) < 2:
         print(f"why {item_id}: the history is one behaviour, and it alone speaks for it", end="\n\n")
         return

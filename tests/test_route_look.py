@@ -14,7 +14,7 @@ from retr_hf.model.configuration_retr import RetrConfig
 from retr_hf.model.modeling_retr import RetrForSequentialRecommendation
 from retr_hf.model.processing_retr import RetrProcessor
 from retr_hf.model.recommender import Recommender
-from retr_hf.route_look import ALL, NONE, SPREAD, look_at_routes, require_router, routes_replaced
+from retr_hf.route_look import ALL, CHANCE, NONE, look_at_routes, require_router, routes_replaced
 from retr_hf.training.settings import EvaluationSettings
 
 SETTINGS = EvaluationSettings(cutoffs=[10])
@@ -53,7 +53,7 @@ def test_all_kept_is_the_body_without_router_and_the_routes_come_back(domain):
     for protocol, ranks in before.items():
         np.testing.assert_array_equal(ranks, after[protocol])
         np.testing.assert_array_equal(look.ranks[ALL][protocol], without[protocol])
-    assert list(look.ranks) == [ALL, NONE, SPREAD]
+    assert list(look.ranks) == [ALL, NONE, CHANCE]
     told = [look.ranks[name]["full"] for name in look.ranks] + [before["full"]]
     assert all((told[i] != told[j]).any() for i in range(4) for j in range(i)), "routes that make a difference"
     text = look.text(before, [10])
@@ -66,14 +66,16 @@ def test_weights_are_told_by_the_pathway_and_against_the_known_answer(domain, mo
     model = model_for(domain)
     look = look_at_routes(model, domain, "test", SETTINGS)
     test, served = domain.split("test"), Recommender(model, RetrProcessor(domain.catalog()))
-    on, off, weights, pivotal = [], [], [], []
+    on, off, weights, pivotal, of_users = [], [], [], [], []
     for user, row in enumerate(test):
         history = [served.processor.catalog.item_ids[item - 1] for item in row[:-1]]
         answer = served.recommend(history)
         reasons = served.why(history, served.processor.catalog.item_ids[row[-1] - 1])
         weights += [reason.weight for reason in reasons]
         pivotal += domain.pivotal("test")[0][test.offsets[user] : test.offsets[user + 1] - 1][-6:].tolist()
+        of_users.append(([], []))
         for reason, step in zip(reasons, answer.pathway, strict=True):
+            of_users[-1][not step.on_pathway].append(reason.weight)
             (on if step.on_pathway else off).append(reason.weight)
     assert on and off
     np.testing.assert_allclose(np.sort(look.weights[0]), np.sort(on), atol=1e-4)
@@ -82,6 +84,12 @@ def test_weights_are_told_by_the_pathway_and_against_the_known_answer(domain, mo
     assert set(look.found) == {"weight", "α of block 1", "α of block 2"}
     text = look.text(own_ranks(model, domain), [10])
     assert f"on the pathway {np.mean(on):+.4f} ({len(on):,}), off it {np.mean(off):+.4f} ({len(off):,})" in text
+    means = [(np.mean(each[0]), np.mean(each[1])) for each in of_users if each[0] and each[1]]
+    within = np.array([mine - theirs for mine, theirs in means])
+    assert len(within) > 2 and look.difference[0] == pytest.approx(within.mean(), abs=1e-4)
+    assert look.difference[1] == pytest.approx(1.96 * within.std(ddof=1) / len(within) ** 0.5, abs=1e-4)
+    assert f"on minus off, within users who have both: {within.mean():+.4f} [" in text
+    assert look.settings["routes kept"] == look.shares and "AUC of weight" in look.settings
     monkeypatch.setattr(route_look, "USERS_OCCLUDED", 5)
     few = look_at_routes(model, domain, "test", SETTINGS)
     assert 5 <= sum(map(len, few.weights)) <= 5 * 6
@@ -96,9 +104,14 @@ def test_a_block_keeps_the_share_it_is_given_and_the_way_back_is_sure(domain):
         assert (first == 1).all() and (second == 0).all()
         raise KeyError
     assert [layer.router for layer in model.model.layers] == own
-    with routes_replaced(model, [0.4, 0.4]), torch.no_grad():
-        routes = model.model(ids, item_embeddings=model.encode_catalog(), output_routes=True).routes
-    assert all((route.mean(1) == 0.4).all() for route in routes)
+    many, drawn = ids.repeat(250, 1), []
+    for _ in range(2):
+        with routes_replaced(model, [0.4, 0.7]), torch.no_grad():
+            drawn.append(model.model(many, item_embeddings=model.encode_catalog(), output_routes=True).routes)
+    for share, first, again in zip([0.4, 0.7], *drawn, strict=True):
+        assert torch.equal(first, again), "the same at every call"
+        np.testing.assert_allclose(first.mean(0), share, atol=0.05)  # at every place, the last one too
+        assert len(set(first.sum(1).tolist())) > 2, "by chance, not as many of each"
     with pytest.raises(ValueError), routes_replaced(model, [1.0]):
         pass
     assert [layer.router for layer in model.model.layers] == own

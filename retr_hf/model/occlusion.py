@@ -15,39 +15,46 @@ import numpy as np
 import torch
 
 SCORES_AT_ONCE = 2**25  # 128 MiB
+TOKENS_AT_ONCE = 2**14
 
 
 @torch.no_grad()
 def behavior_weights(
     model,
     item_embeddings: torch.Tensor,
-    windows: Sequence[np.ndarray],
+    histories: Sequence[np.ndarray],
     items: Sequence[int],
     pad: Callable[[list[np.ndarray]], Mapping[str, torch.Tensor]],
+    read: int,
     **inputs: torch.Tensor,
 ) -> list[np.ndarray]:
-    """w of every behaviour of some histories: float32 [n] each.
+    """w of every behaviour that is read of some histories: float32 [n] each.
 
     Args:
         model: a recommendation head, in evaluation mode.
         item_embeddings: [M, d] its item table, row 0 padding.
-        windows: rows of what is read of each history, oldest first, int [n], n at least 2.
+        histories: rows of each whole history, oldest first, int [m], m at least 2.
         items: row of the item that is explained, of each history.
         pad: ``RetrProcessor.pad``.
+        read: how many behaviours the model reads, the last ones: n is m or that. Without one of them it reads one more
+            of the older ones, where there are.
         inputs: more inputs of the model, the same for all.
 
     Raises:
         ValueError: a history of one behaviour: without it there is none.
     """
-    if short := sum(len(window) < 2 for window in windows):
+    if short := sum(len(history) < 2 for history in histories):
         raise ValueError(
-            f"{short} of {len(windows)} histories are of one behaviour: without it there is none to compare"
+            f"{short} of {len(histories)} histories are of one behaviour: without it there is none to compare"
         )
-    variants, explained = [], []
-    for window, item in zip(windows, items, strict=True):
-        variants += [window, *(np.delete(window, place) for place in range(len(window)))]
-        explained += [item] * (len(window) + 1)
-    size = max(1, SCORES_AT_ONCE // len(item_embeddings))
+    variants, explained, counts = [], [], []
+    for history, item in zip(histories, items, strict=True):
+        last = history[-read - 1 :]  # what is left without one of those that are read
+        places = range(max(0, len(last) - read), len(last))
+        variants += [last, *(np.delete(last, place) for place in places)]
+        explained += [item] * (len(places) + 1)
+        counts.append(len(places) + 1)
+    size = max(1, min(SCORES_AT_ONCE // len(item_embeddings), TOKENS_AT_ONCE // min(read, max(map(len, variants)))))
     found = []
     for start in range(0, len(variants), size):
         batch = {name: each.to(item_embeddings.device) for name, each in pad(variants[start : start + size]).items()}
@@ -55,5 +62,5 @@ def behavior_weights(
         scores[:, 0] = float("-inf")
         rows = torch.tensor(explained[start : start + size], device=scores.device)
         found.append((scores.gather(1, rows[:, None]).squeeze(1) - scores.logsumexp(1)).cpu())
-    of_each = np.split(torch.cat(found).numpy(), np.cumsum([len(window) + 1 for window in windows])[:-1])
+    of_each = np.split(torch.cat(found).numpy(), np.cumsum(counts)[:-1])
     return [log_p[0] - log_p[1:] for log_p in of_each]

@@ -38,7 +38,7 @@ class PathwayStep:
 
     @property
     def on_pathway(self) -> bool:
-        """It may ask in the last block: it is among the behaviours that drove the recommendation."""
+        """It may ask in the last block. What it does for an item is another question: ``Recommender.why``."""
         return self.kept[-1]
 
 
@@ -69,7 +69,7 @@ class Recommendation:
         nothing = "nothing is left to recommend: all that may come is in the history"
         lines = [str(item) for item in self.items] or [nothing]
         if self.pathway:
-            lines.append(f"driven by {len(kept)} of {len(self.pathway)}: " + "; ".join(kept))
+            lines.append(f"on the pathway {len(kept)} of {len(self.pathway)}: " + "; ".join(kept))
         return "\n".join(lines)
 
 

@@ -207,7 +207,8 @@ class Recommender(PushToHubMixin):
                 raise ValueError("nothing is left to recommend: all items are in the history; name the item to explain")
             item_id = best[0].item_id
         window, item = self.processor.window(rows[0]), self.rows_of([item_id], "item_id")
-        weights = behavior_weights(self.model, self.item_embeddings, [window], item, self.processor.pad, **inputs)[0]
+        read = self.processor.max_length
+        (weights,) = behavior_weights(self.model, self.item_embeddings, rows, item, self.processor.pad, read, **inputs)
         return [
             Reason(*behavior, weight)
             for behavior, weight in zip(self.processor.decode(window, texts), weights.tolist(), strict=True)

@@ -65,15 +65,16 @@ def test_a_weight_is_the_log_probability_that_is_lost_without(side, changes):
     assert len({round(reason.weight, 3) for reason in reasons}) == 3
 
 
-def test_many_histories_in_pieces_are_each_alone(monkeypatch):
+@pytest.mark.parametrize("limit", [("SCORES_AT_ONCE", 2 * 13), ("TOKENS_AT_ONCE", 5)])
+def test_many_histories_in_pieces_are_each_alone(monkeypatch, limit):
     served = recommender()
     windows = [np.array(window) for window in ([1, 2], [5, 3, 3, 8], [12, 4, 9])]
     arguments = served.model, served.item_embeddings
-    together = behavior_weights(*arguments, windows, [7, 1, 2], served.processor.pad)
-    monkeypatch.setattr(occlusion, "SCORES_AT_ONCE", 2 * len(served.item_embeddings))
-    in_pieces = behavior_weights(*arguments, windows, [7, 1, 2], served.processor.pad)
+    together = behavior_weights(*arguments, windows, [7, 1, 2], served.processor.pad, 4)
+    monkeypatch.setattr(occlusion, *limit)
+    in_pieces = behavior_weights(*arguments, windows, [7, 1, 2], served.processor.pad, 4)
     alone = [
-        behavior_weights(*arguments, [window], [item], served.processor.pad)[0]
+        behavior_weights(*arguments, [window], [item], served.processor.pad, 4)[0]
         for window, item in zip(windows, [7, 1, 2], strict=True)
     ]
     assert [len(weights) for weights in together] == [2, 4, 3]
@@ -95,7 +96,11 @@ def test_the_best_new_item_is_explained_and_the_window_is_what_is_read():
     served = recommender()
     history = [IDS[place] for place in (0, 2, 4, 6, 8, 10)]
     best = served.recommend(history, k=1).items[0].item_id
-    assert served.why(history) == served.why(history, best) == served.why(history[-4:], best)
+    assert served.why(history) == served.why(history, best)
+    for place, reason in zip(range(2, 6), served.why(history), strict=True):
+        without = history[:place] + history[place + 1 :]  # into whose window an older item comes
+        lost = log_probability(served, history, best) - log_probability(served, without, best)
+        assert reason.weight == pytest.approx(lost, abs=1e-5)
     assert len(served.why(pd.Series(history))) == 4
     assert str(served.why(history)[0]).endswith(f"title of {IDS[4]} [{IDS[4]}]")
 

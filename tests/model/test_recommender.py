@@ -111,7 +111,7 @@ def test_pathway_is_what_the_router_decided():
     answer = recommender.recommend(IDS[:3])
     assert [step.kept for step in answer.pathway] == [(False, False)] * 3
     assert all(alpha < 0.01 for step in answer.pathway for alpha in step.keep_probabilities)
-    assert "driven by 0 of 3" in str(answer)
+    assert "on the pathway 0 of 3" in str(answer)
     assert Recommender(model("none"), RetrProcessor(catalogue(), 4)).recommend(IDS[:3]).pathway == []
 
 

@@ -19,7 +19,7 @@ from retr_hf.data.text_embeddings import embed_catalog
 from retr_hf.data.whole_histories import whole_histories
 from retr_hf.model.modeling_retr import RetrForSequentialRecommendation
 from retr_hf.report.results import read_rows
-from retr_hf.route_look import ALL, NONE, SPREAD
+from retr_hf.route_look import ALL, CHANCE, NONE
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = {"hidden_size": 16, "intermediate_size": 16, "num_attention_heads": 2, "num_experts": 2}
@@ -195,7 +195,7 @@ def test_the_whole_journey(world, tmp_path, monkeypatch, capsys):
     # Which behaviours the router keeps, printed and drawn; the rows of fine-tuning tell it by popularity.
     script(monkeypatch, *camping[:-1], "--routes", "routes.png", "--results", "routes.jsonl")
     replaced = {row.system for row in read_rows("routes.jsonl")}
-    assert replaced == {"tiny", *(f"tiny, routes: {name}" for name in (ALL, NONE, SPREAD))}
+    assert replaced == {"tiny", *(f"tiny, routes: {name}" for name in (ALL, NONE, CHANCE))}
     told = capsys.readouterr().out.split("by training interactions of the item\n")[1]
     by_popularity = {line.split()[0]: [float(share) for share in line.split("  (")[0].split()[1:]]
                      for line in told.split("  behaviours kept")[0].splitlines()}  # fmt: skip
@@ -224,7 +224,7 @@ def test_the_whole_journey(world, tmp_path, monkeypatch, capsys):
     assert "--catalog FOLDER" in fails(monkeypatch, capsys, "recommend.py", "runs/tiny", "camping-item-0001")
     script(monkeypatch, "recommend.py", "runs/camping", *user)
     told = capsys.readouterr().out
-    assert "user camping-user-0000" in told and "driven by" in told and Path("p.png").stat().st_size
+    assert "user camping-user-0000" in told and "on the pathway" in told and Path("p.png").stat().st_size
     script(monkeypatch, "recommend.py", "runs/camping", *user[:-2], "--why")
     told = capsys.readouterr().out.split("log-probability loses without a behaviour\n")[1].split("\n\n")[0].splitlines()
     assert len(told) > 1 and sorted(told, key=lambda line: -float(line.split()[0])) == told
@@ -242,8 +242,13 @@ def test_the_whole_journey(world, tmp_path, monkeypatch, capsys):
     known = "camping-item-0001"
     script(monkeypatch, "recommend.py", "runs/camping", known, "--why")
     assert "the history is one behaviour" in capsys.readouterr().out
+    refused = fails(monkeypatch, capsys, "recommend.py", "runs/camping", known, "--why-item", "x")
+    assert "--why-item: expected ids of the catalogue, got ['x']" in refused
+    script(monkeypatch, "recommend.py", "runs/camping", "--why", known, "camping-item-0002")
+    told = capsys.readouterr().out.split("log-probability loses without a behaviour\n")[1]
+    assert len(told.strip().splitlines()) == 2, "both are the history"
     assert "expected ids of the catalogue" in fails(
-        monkeypatch, capsys, "recommend.py", "runs/camping", *user, "--why", "x"
+        monkeypatch, capsys, "recommend.py", "runs/camping", *user, "--why-item", "x"
     )
     script(monkeypatch, "recommend.py", "runs/camping", known, "nobody's", known, "x")
     assert "2 of 4 ids are not in the catalogue and left out: nobody's, x (--texts" in capsys.readouterr().err
