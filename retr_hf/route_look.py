@@ -5,6 +5,9 @@ routers replaced by ones that keep everything, nothing, and as many behaviours a
 the same without the route is not explained by it (the test of faithfulness by intervention; DeYoung et al., *ERASER*,
 ACL 2020, asks the same of rationales). And for some users each behaviour is left out in turn (``model.occlusion``):
 those on the pathway should weigh more than those off it.
+
+Of the last block only one token's state is read: the last behaviour's, of a bidirectional body the [mask]'s. So "as
+many" means there the share of these tokens that ask, and a behaviour is on the pathway that asks in the block before.
 """
 
 from collections.abc import Iterator, Sequence
@@ -27,6 +30,7 @@ from .model.processing_retr import RetrProcessor, longest_history
 from .model.text_whitening import text_table
 
 USERS_OCCLUDED = 500
+OWN = "its own"
 ALL, NONE, CHANCE = "all kept", "none kept", "as many, by chance"
 
 
@@ -36,9 +40,9 @@ class RouteLook:
 
     parts: what behaviours are told apart by -> the parts.
     ranks: how the routes were replaced -> ranks by protocol, int64 [U] each.
-    shares: of the behaviours kept by the model's own routes, a number a block.
-    weights: what behaviours do for the target, those on the pathway of the last block and those off it: float32 [n]
-        each, of the users drawn; None of a model that reads times.
+    kept: of the behaviours, a share a block: by its own routes ("its own"), and as they were replaced.
+    weights: what behaviours do for the target, those on the pathway and those off it: float32 [n] each, of the users
+        drawn; None of a model that reads times.
     difference: the mean weight on the pathway minus that off it, within each user who has both, and half the width of
         its 95 % interval over these users; None where fewer than two have both.
     found: of a synthetic world, the area under the ROC curve with which the weights, and α of each block, tell the
@@ -48,15 +52,16 @@ class RouteLook:
 
     parts: dict[str, list[Part]]
     ranks: dict[str, dict[str, np.ndarray]]
-    shares: list[float]
+    kept: dict[str, list[float]]
     weights: tuple[np.ndarray, np.ndarray] | None
     difference: tuple[float, float] | None
     found: dict[str, float]
 
-    @property
-    def settings(self) -> dict[str, object]:
-        """What a result row tells of it."""
-        told: dict[str, object] = {"routes kept": self.shares}
+    def settings(self, name: str) -> dict[str, object]:
+        """What the result row of routes of that name tells of them."""
+        told: dict[str, object] = {"routes kept": self.kept[name]}
+        if name != OWN:
+            return told
         if self.weights is not None:
             told["weights on, off the pathway"] = [float(each.mean()) if len(each) else None for each in self.weights]
         if self.difference is not None:
@@ -102,6 +107,7 @@ def look_at_routes(model, domain: PreparedDomain, split: str, settings) -> Route
 
     Raises:
         DataError: the model has no router.
+        ValueError: it samples its routes.
     """
     require_router(model)
     text, longest = text_table(model.config, domain.catalog()), model.config.max_position_embeddings
@@ -112,16 +118,19 @@ def look_at_routes(model, domain: PreparedDomain, split: str, settings) -> Route
         "age, 1 the last before the target": by_age(found, sequences),
     }
     shares = [float(block.mean()) for block in found.routes]
-    ranks = {}
-    for name, keep in {ALL: [1.0] * len(shares), NONE: [0.0] * len(shares), CHANCE: shares}.items():
+    last = np.isin(found.places, sequences.offsets[1:] - 2)
+    asking = found.routes[-1, last] if found.at_mask is None else found.at_mask[-1]
+    replaced = {ALL: [1.0] * len(shares), NONE: [0.0] * len(shares), CHANCE: [*shares[:-1], float(asking.mean())]}
+    ranks, all_kept = {}, {OWN: shares} | replaced
+    for name, keep in replaced.items():
         with routes_replaced(model, keep):
             ranks[name] = ranks_of_split(model, domain, split, text, settings, longest)
     if model.config.reads_times:
-        return RouteLook(parts, ranks, shares, None, None, {})
+        return RouteLook(parts, ranks, all_kept, None, None, {})
     places, weights = _weights(model, domain, sequences, text, longest)
-    at = np.full(len(sequences.item_ids), -1)
+    at = np.zeros(len(sequences.item_ids), dtype=np.int64)
     at[found.places] = np.arange(len(found.places))
-    kept = found.routes[-1, at[places]] > 0.5
+    kept = found.routes[max(0, len(shares) - 2), at[places]] > 0.5
     aucs = {}
     if is_synthetic(domain):
         pivotal = domain.pivotal(split)[0][places]
@@ -130,7 +139,7 @@ def look_at_routes(model, domain: PreparedDomain, split: str, settings) -> Route
             told = {"weight": weights} | {f"α of block {block + 1}": alpha for block, alpha in enumerate(alphas)}
             aucs = {name: pathway_auc(each, pivotal) for name, each in told.items()}
     difference = _within_users(np.searchsorted(sequences.offsets, places, side="right"), weights, kept)
-    return RouteLook(parts, ranks, shares, (weights[kept], weights[~kept]), difference, aucs)
+    return RouteLook(parts, ranks, all_kept, (weights[kept], weights[~kept]), difference, aucs)
 
 
 def _within_users(users: np.ndarray, weights: np.ndarray, kept: np.ndarray) -> tuple[float, float] | None:
@@ -173,7 +182,8 @@ def require_router(model) -> None:
 
 @contextmanager
 def routes_replaced(model, keep: Sequence[float]) -> Iterator[None]:
-    """Has each block keep this share of the behaviours, drawn by chance, the same at every call; and back.
+    """Has each block keep this share of the behaviours, drawn by chance, one draw of a fixed seed (another one where
+    the batches or the processes are others); and back.
 
     With all kept attention is that of a body without router; with none kept no token asks, and attention weighs all
     that it sees alike.

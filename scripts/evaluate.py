@@ -40,7 +40,7 @@ from retr_hf.model.text_whitening import text_table
 from retr_hf.report.plots import require_png
 from retr_hf.report.results import append_rows, require_room
 from retr_hf.report.route_plot import plot_routes
-from retr_hf.route_look import look_at_routes, require_router
+from retr_hf.route_look import OWN, look_at_routes, require_router
 from retr_hf.training.run_folder import KNOWS_ALL, RUN_FILE
 from retr_hf.training.settings import EvaluationSettings
 
@@ -120,9 +120,9 @@ def main() -> None:
                 print_differences(args.against, own, others, args.cutoffs)
             if routes is not None:
                 print(routes.text(own, args.cutoffs))
-                for name, values in routes.ranks.items():
+                for name, values in {OWN: own, **routes.ranks}.items():
                     named = about | {"system": f"{about['system']}, routes: {name}"}
-                    named["settings"] = about.get("settings", {}) | routes.settings
+                    named["settings"] = about.get("settings", {}) | routes.settings(name)
                     rows += result_rows(values, domain, args.cutoffs, split=args.split, **named)
             if args.results:
                 append_rows(args.results, rows)

@@ -14,7 +14,7 @@ from retr_hf.model.configuration_retr import RetrConfig
 from retr_hf.model.modeling_retr import RetrForSequentialRecommendation
 from retr_hf.model.processing_retr import RetrProcessor
 from retr_hf.model.recommender import Recommender
-from retr_hf.route_look import ALL, CHANCE, NONE, look_at_routes, require_router, routes_replaced
+from retr_hf.route_look import ALL, CHANCE, NONE, OWN, look_at_routes, require_router, routes_replaced
 from retr_hf.training.settings import EvaluationSettings
 
 SETTINGS = EvaluationSettings(cutoffs=[10])
@@ -66,7 +66,7 @@ def test_weights_are_told_by_the_pathway_and_against_the_known_answer(domain, mo
     model = model_for(domain)
     look = look_at_routes(model, domain, "test", SETTINGS)
     test, served = domain.split("test"), Recommender(model, RetrProcessor(domain.catalog()))
-    on, off, weights, pivotal, of_users = [], [], [], [], []
+    on, off, weights, pivotal, of_users, steps = [], [], [], [], [], []
     for user, row in enumerate(test):
         history = [served.processor.catalog.item_ids[item - 1] for item in row[:-1]]
         answer = served.recommend(history)
@@ -74,9 +74,10 @@ def test_weights_are_told_by_the_pathway_and_against_the_known_answer(domain, mo
         weights += [reason.weight for reason in reasons]
         pivotal += domain.pivotal("test")[0][test.offsets[user] : test.offsets[user + 1] - 1][-6:].tolist()
         of_users.append(([], []))
+        steps.append(answer.pathway[-1])
         for reason, step in zip(reasons, answer.pathway, strict=True):
-            of_users[-1][not step.on_pathway].append(reason.weight)
-            (on if step.on_pathway else off).append(reason.weight)
+            of_users[-1][not step.kept[0]].append(reason.weight)  # of two blocks the first: in the last one reads
+            (on if step.kept[0] else off).append(reason.weight)
     assert on and off
     np.testing.assert_allclose(np.sort(look.weights[0]), np.sort(on), atol=1e-4)
     np.testing.assert_allclose(np.sort(look.weights[1]), np.sort(off), atol=1e-4)
@@ -89,7 +90,10 @@ def test_weights_are_told_by_the_pathway_and_against_the_known_answer(domain, mo
     assert len(within) > 2 and look.difference[0] == pytest.approx(within.mean(), abs=1e-4)
     assert look.difference[1] == pytest.approx(1.96 * within.std(ddof=1) / len(within) ** 0.5, abs=1e-4)
     assert f"on minus off, within users who have both: {within.mean():+.4f} [" in text
-    assert look.settings["routes kept"] == look.shares and "AUC of weight" in look.settings
+    assert look.settings(OWN)["routes kept"] == look.kept[OWN] and "AUC of weight" in look.settings(OWN)
+    assert look.settings(NONE) == {"routes kept": [0.0, 0.0]}
+    asked = [step.kept for step in steps]
+    assert look.kept[CHANCE] == pytest.approx([look.kept[OWN][0], np.mean([kept[1] for kept in asked])])
     monkeypatch.setattr(route_look, "USERS_OCCLUDED", 5)
     few = look_at_routes(model, domain, "test", SETTINGS)
     assert 5 <= sum(map(len, few.weights)) <= 5 * 6

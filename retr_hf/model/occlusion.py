@@ -41,8 +41,10 @@ def behavior_weights(
         inputs: more inputs of the model, the same for all.
 
     Raises:
-        ValueError: a history of one behaviour: without it there is none.
+        ValueError: a history of one behaviour: without it there is none; a model that samples its routes.
     """
+    if model.config.router != "none" and model.config.router_sampling:
+        raise ValueError("router_sampling=True draws other routes at every call: what a behaviour does cannot be told")
     if short := sum(len(history) < 2 for history in histories):
         raise ValueError(
             f"{short} of {len(histories)} histories are of one behaviour: without it there is none to compare"

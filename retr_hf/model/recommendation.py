@@ -38,7 +38,8 @@ class PathwayStep:
 
     @property
     def on_pathway(self) -> bool:
-        """It may ask in the last block. What it does for an item is another question: ``Recommender.why``."""
+        """It may ask in the last block, of which the answer reads the last behaviour alone: the others ask in the
+        blocks before. What a behaviour does for an item is another question: ``Recommender.why``."""
         return self.kept[-1]
 
 

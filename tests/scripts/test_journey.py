@@ -19,7 +19,7 @@ from retr_hf.data.text_embeddings import embed_catalog
 from retr_hf.data.whole_histories import whole_histories
 from retr_hf.model.modeling_retr import RetrForSequentialRecommendation
 from retr_hf.report.results import read_rows
-from retr_hf.route_look import ALL, CHANCE, NONE
+from retr_hf.route_look import ALL, CHANCE, NONE, OWN
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = {"hidden_size": 16, "intermediate_size": 16, "num_attention_heads": 2, "num_experts": 2}
@@ -195,7 +195,7 @@ def test_the_whole_journey(world, tmp_path, monkeypatch, capsys):
     # Which behaviours the router keeps, printed and drawn; the rows of fine-tuning tell it by popularity.
     script(monkeypatch, *camping[:-1], "--routes", "routes.png", "--results", "routes.jsonl")
     replaced = {row.system for row in read_rows("routes.jsonl")}
-    assert replaced == {"tiny", *(f"tiny, routes: {name}" for name in (ALL, NONE, CHANCE))}
+    assert replaced == {"tiny", *(f"tiny, routes: {name}" for name in (OWN, ALL, NONE, CHANCE))}
     told = capsys.readouterr().out.split("by training interactions of the item\n")[1]
     by_popularity = {line.split()[0]: [float(share) for share in line.split("  (")[0].split()[1:]]
                      for line in told.split("  behaviours kept")[0].splitlines()}  # fmt: skip
