@@ -27,11 +27,16 @@ def require_table(path: str | Path, overwrite: bool = False) -> Path:
     """Makes the folder of a table that is to be written: told before the work, not after.
 
     Raises:
-        DataError: another ending than those of WRITERS, a file that is there and may not be overwritten.
+        DataError: another ending than those of WRITERS; a file that is there and may not be overwritten; a folder in
+            its place, or a file in the place of its folder.
     """
     path = Path(path)
     if path.suffix not in WRITERS:
         raise DataError(f"{path}: expected a file that ends in {' or '.join(WRITERS)}")
+    if files := [above for above in path.parents if above.exists() and not above.is_dir()]:
+        raise DataError(f"{path}: {files[0]} is a file, expected a folder")
+    if path.is_dir():
+        raise DataError(f"{path}: is a folder, expected the name of a file")
     if path.exists() and not overwrite:
         raise DataError(f"{path}: is there already; --overwrite replaces it, or name another file")
     path.parent.mkdir(parents=True, exist_ok=True)

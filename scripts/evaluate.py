@@ -86,20 +86,23 @@ def main() -> None:
         args.routes.parent.mkdir(parents=True, exist_ok=True)
     accelerator = Accelerator()
     settings = EvaluationSettings(cutoffs=args.cutoffs, batch_size=args.batch_size)
+    domains = [load_domain(path) for path in args.domain]
+    for domain in domains:  # of all of them before the first row is written
+        require_splits(domain, args.split)
+        if (args.against or args.routes) and len(domain.split(args.split)) < 2:
+            raise DataError(
+                f"{domain.path}: --against and --routes compare user by user and need two, {args.split} has one"
+            )
+        for folder in (args.model if not args.baseline else None, args.against):
+            if folder not in (None, *BASELINES):
+                require_held_out(folder, domain.name)
     model = args.baseline or open_any(args.model).to(accelerator.device)
     if args.routes:
         require_router(model)
     other = args.against
     if other not in (None, *BASELINES):
         other = open_any(other).to(accelerator.device)
-    for path in args.domain:
-        domain = load_domain(path)
-        require_splits(domain, args.split)
-        if (other is not None or args.routes) and len(domain.split(args.split)) < 2:
-            raise DataError(f"{path}: --against and --routes compare user by user and need two, {args.split} has one")
-        for folder in (args.model if not args.baseline else None, args.against):
-            if folder not in (None, *BASELINES):
-                require_held_out(folder, domain.name)
+    for domain in domains:
         if args.baseline:
             about = {"recipe": "scripts/evaluate.py", "system": args.baseline, "sources": [], "seed": 0}
         else:
@@ -147,8 +150,7 @@ def run_of(folder: str) -> dict:
 
 def require_held_out(folder: str, domain: str) -> None:
     """Raises DataError for a model that was trained on what it would be tested with."""
-    ran = run_of(folder)
-    if ran.get(KNOWS_ALL) and ran["trained_on"][-1] == domain:
+    if domain in run_of(folder).get(KNOWS_ALL, []):
         raise DataError(
             f"{folder} was trained on all of {domain} (data.train_on=all), what is tested too: its ranks would say "
             "nothing; evaluate the run whose recipe it repeats"

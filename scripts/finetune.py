@@ -74,9 +74,11 @@ def check_domains(recipe, domains: list[PreparedDomain]) -> None:
     """What the runs need of their domains: of all of them before the first is trained on.
 
     Raises:
-        RecipeError: a split is empty, a catalogue without vectors or with some that the pre-trained model cannot read.
+        RecipeError: a split is empty, a catalogue without vectors or with some that the pre-trained model cannot read,
+            a model to begin with that knows what would be tested.
     """
     measured = recipe["data"].train_on == "train"
+    known = knows_all(recipe.run.init)
     splits = (["validation"] if measured else []) + (["test"] if measured and recipe["evaluation"].test else [])
     problems = []
     for domain in domains:
@@ -86,6 +88,11 @@ def check_domains(recipe, domains: list[PreparedDomain]) -> None:
             split_for(config, domain, recipe["data"].train_on)
         except ValueError as error:
             problems.append(str(error))
+        if measured and domain.name in known:
+            problems.append(
+                f"init: {recipe.run.init} was trained on all of {domain.name} (data.train_on=all), what is tested too: "
+                "begin with the run before, or set data.train_on=all"
+            )
     if problems:
         raise RecipeError(recipe.source, problems)
 
@@ -111,10 +118,11 @@ def finetune(recipe, domain: PreparedDomain, args) -> None:
     accelerator = start_run(recipe, folder, args)
     if accelerator is None:
         return
-    if measured and recipe.run.init is not None and knows_all(recipe.run.init):
+    known = knows_all(recipe.run.init)
+    if measured and known:
         accelerator.print(
-            f"warning: {recipe.run.init} was trained on all its domain had, so what {domain.name} tests may be known "
-            "to it and measured too well: begin with the run before, or set data.train_on=all",
+            f"warning: {recipe.run.init} was trained on all of {', '.join(known)}: what {domain.name} shares with it "
+            "may be tested though it is known, and measured too well",
             file=sys.stderr,
         )
     if measured and recipe.run.results and accelerator.is_main_process:
@@ -135,7 +143,7 @@ def finetune(recipe, domain: PreparedDomain, args) -> None:
         f"{sum(p.numel() for p in model.parameters() if p.requires_grad):,} weights to train"
         + (f", from {', '.join(sources)}" if sources else ", from scratch")
         + (f"; {found}" if found else "")
-        + ("" if measured else "; nothing is held out")
+        + ("" if measured else f"; nothing is held out, {settings.epochs} epochs that no validation chooses from")
     )
 
     def validate(model) -> dict[str, float]:
@@ -177,8 +185,9 @@ def finetune(recipe, domain: PreparedDomain, args) -> None:
         )
         if recipe.run.results and rows:
             append_rows(recipe.run.results, rows)
-        trained_on = {"trained_on": [*sources, domain.name]} | ({} if measured else {KNOWS_ALL: True})
-        folder.finish(sources=sources, **trained_on, finished=environment()["date"])
+        known = sorted({*known, *([] if measured else [domain.name])})
+        facts = {"sources": sources, "trained_on": [*sources, domain.name]} | ({KNOWS_ALL: known} if known else {})
+        folder.finish(**facts, finished=environment()["date"])
         epoch = -(-progress.best_step // batches.steps_per_epoch)
         best = f"best at step {progress.best_step} of {progress.step}, epoch {epoch}"
         print_metrics(f"{folder.path}: {best if measured else 'trained on all there is, so nothing is measured'}", rows)
@@ -193,9 +202,11 @@ def finetune(recipe, domain: PreparedDomain, args) -> None:
     accelerator.wait_for_everyone()
 
 
-def knows_all(init: str) -> bool:
-    """Whether the model to begin with was trained with ``data.train_on=all``."""
-    return bool(json.loads((local_folder(init) / RUN_FILE).read_text(encoding="utf-8")).get(KNOWS_ALL))
+def knows_all(init: str | None) -> list[str]:
+    """The domains that the model to begin with was trained on with ``data.train_on=all``, it or one before it."""
+    if init is None:
+        return []
+    return json.loads((local_folder(init) / RUN_FILE).read_text(encoding="utf-8")).get(KNOWS_ALL, [])
 
 
 def examples(config: RetrConfig, train_split, num_items: int, data, layout: str):

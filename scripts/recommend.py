@@ -63,6 +63,8 @@ def main() -> None:
         parser.error("--user and --everyone need --domain")
     if args.held_out and not args.user:
         parser.error("--held-out goes with --user")
+    if (args.overwrite or args.quiet) and not args.everyone:
+        parser.error("--overwrite and --quiet go with --everyone")
     if args.everyone:
         if args.texts or args.why or args.why_item or args.figure:
             parser.error("--texts, --why and --figure are of single histories: not with --everyone")
@@ -93,6 +95,8 @@ def main() -> None:
 
 def answer_everyone(recommender: Recommender, args: argparse.Namespace) -> None:
     """Writes the table, and tells how many users are in it."""
+    if PartialState().num_processes > 1:
+        raise DataError("--everyone is the work of one process: start it with python, not with accelerate launch")
     answered, left_out = recommend_everyone(
         recommender.to(PartialState().device),
         load_domain(args.domain),

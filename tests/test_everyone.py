@@ -74,7 +74,7 @@ def assert_same(found, answers):
 
 @pytest.mark.parametrize("kind", ["pathway", "added scores", "bidirectional", "bias", "gru4rec"])
 def test_each_user_gets_what_they_would_get_alone(domain, tmp_path, kind, monkeypatch):
-    monkeypatch.setattr(best_items, "SCORES_AT_ONCE", 61 * 9)  # many batches
+    monkeypatch.setattr(best_items, "SCORES_AT_ONCE", 61 * 9)  # many batches, and chunks of 17 users
     served = recommender(domain.catalog(), kind)
     answered = recommend_everyone(served, domain, tmp_path / "best.parquet", k=4, progress=False)
     table = pq.read_table(tmp_path / "best.parquet")
@@ -121,6 +121,11 @@ def test_a_file_is_whole_or_not_there_and_never_replaced_unasked(domain, tmp_pat
     with pytest.raises(ValueError, match="candidates: expected ids"):
         recommend_everyone(served, domain, path, candidates=["nobody's"], progress=False)
     path.write_text("mine")
+    (tmp_path / "folder.csv").mkdir()
+    with pytest.raises(DataError, match="is a folder, expected the name of a file"):
+        recommend_everyone(served, domain, tmp_path / "folder.csv", overwrite=True, progress=False)
+    with pytest.raises(DataError, match=r"best\.csv is a file, expected a folder"):
+        recommend_everyone(served, domain, path / "more.csv", progress=False)
     with pytest.raises(DataError, match="is there already; --overwrite replaces it"):
         recommend_everyone(served, domain, path, progress=False)
     torch.nn.init.constant_(served.model.model.layers[-1].ffn_norm.weight, float("nan"))

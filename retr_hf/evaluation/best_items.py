@@ -36,8 +36,8 @@ def best_items(
 ) -> Iterator[Best]:
     """The k best items after each whole history, a chunk of users after the other, in their order.
 
-    The model is put into evaluation mode and back. No more than ``SCORES_AT_ONCE`` scores are held, or those of one
-    user.
+    The model is put into evaluation mode and back. Of a batch and of a chunk no more than ``SCORES_AT_ONCE`` scores
+    are held, or those of one user.
 
     Args:
         model, item_embeddings: as in ``histories.rank_histories``.
@@ -46,7 +46,7 @@ def best_items(
         max_length: history items the model reads, the most recent ones.
         exclude_seen: leave the items of the whole history out.
         candidates: rows of the item table, int [C], the only ones that may come; None means all.
-        users_at_once: of a chunk.
+        users_at_once: of a chunk, at most.
         batch_size: histories encoded at a time, at most.
 
     Raises:
@@ -54,6 +54,7 @@ def best_items(
     """
     table, device = model.candidate_vectors(item_embeddings), item_embeddings.device
     k, batch_size = min(k, len(table) - 1), max(1, min(batch_size, SCORES_AT_ONCE // len(table)))
+    users_at_once = max(1, min(users_at_once, SCORES_AT_ONCE // 8 // k))  # whose rows become strings later
     barred = torch.zeros(len(table), device=device)
     if candidates is not None:
         barred.fill_(float("-inf"))[torch.as_tensor(candidates, device=device)] = 0

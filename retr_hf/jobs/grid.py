@@ -302,6 +302,10 @@ def _load(path: str, overrides: list[str], task: str, system: str | None = None)
     recipe = load_recipe(path, overrides, SCHEMA, VALIDATORS, check_paths=False, systems=systems)
     if recipe.run.task != task:
         raise RecipeError(recipe.source, [f"task: a grid expects a {task} recipe here, came {recipe.run.task}"])
+    if recipe["data"].train_on == "all":
+        raise RecipeError(
+            recipe.source, ["data.train_on: all leaves nothing to measure, and so to compare; take it out"]
+        )
     return recipe
 
 

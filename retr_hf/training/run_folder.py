@@ -22,7 +22,7 @@ from .folder_lock import hold
 from .recipe import Recipe
 
 RECIPE_FILE, RUN_FILE, LOG_FILE = "recipe.yaml", "run.json", "log.jsonl"
-KNOWS_ALL = "trained_on_test_items"  # in run.json of a model that no test of its domain can measure
+KNOWS_ALL = "trained_on_test_items"  # in run.json: the domains that no test can measure the model on
 RESUMABLE = {"": ("description", "expected", "results"), "training": ("progress", "trackers", "save_every")}
 
 

@@ -104,6 +104,8 @@ def test_mistakes_are_told_before_anything_runs(here):
         plan(finetune=["pretrain.yaml"])
     with pytest.raises(RecipeError, match="training.epohs"):
         plan(finetune_overrides=["training.epohs=3"])
+    with pytest.raises(RecipeError, match="data.train_on: all leaves nothing to measure"):
+        plan(finetune_overrides=["data.train_on=all", "training.epochs=3"])
     with pytest.raises(RecipeError, match="camping/popularity: given twice"):
         plan(finetune=["finetune.yaml", "finetune.yaml"])
     with pytest.raises(ValueError, match="seeds: expected at least one"):

@@ -18,6 +18,7 @@ from retr_hf.data.synthetic import cycle_world, write_world
 from retr_hf.data.text_embeddings import embed_catalog
 from retr_hf.data.whole_histories import whole_histories
 from retr_hf.model.modeling_retr import RetrForSequentialRecommendation
+from retr_hf.model.recommender import Recommender
 from retr_hf.report.results import read_rows
 from retr_hf.route_look import ALL, CHANCE, NONE, OWN
 
@@ -302,9 +303,28 @@ def test_the_model_to_serve_is_trained_on_what_was_held_out_too(world, tmp_path,
     refused = fails(monkeypatch, capsys, "evaluate.py", "runs/shop", world / "camping", "--against", "runs/served")
     assert "runs/served was trained on all of camping" in refused
     script(monkeypatch, "evaluate.py", "runs/shop", world / "camping")
+    both = ["evaluate.py", "runs/served", world / "pets", world / "camping", "--sources", "--results", "none.jsonl"]
+    assert "was trained on all of camping" in fails(monkeypatch, capsys, *both) and not Path("none.jsonl").exists()
     later = ["init=runs/served", "output=runs/after", "results=null", "training.epochs=1", "model.transition_memory=2"]
-    script(monkeypatch, "finetune.py", recipe, *later)
-    assert "warning: runs/served was trained on all its domain had" in capsys.readouterr().err
+    refused = fails(monkeypatch, capsys, "finetune.py", recipe, *later)
+    assert "init: runs/served was trained on all of camping (data.train_on=all), what is tested too" in refused
+    text = ["model.item_features=text", "output=runs/text", "results=null"]
+    script(
+        monkeypatch, "finetune.py", recipe, *text, "model.transition_memory=0", "data.train_on=all", "training.epochs=1"
+    )
+    after = [
+        "init=runs/text",
+        "output=runs/after",
+        "results=null",
+        "training.epochs=1",
+        f"data.domains=[{world / 'pets'}]",
+    ]
+    script(monkeypatch, "finetune.py", recipe, *after, *text[:1], "model.transition_memory=0")
+    assert "warning: runs/text was trained on all of camping" in capsys.readouterr().err
+    refused = fails(monkeypatch, capsys, "evaluate.py", "runs/after", world / "camping")
+    assert "was trained on all of camping" in refused, "what goes on from it knows it too"
+    Recommender.from_pretrained("runs/after").save_pretrained("runs/copy")
+    assert json.loads(Path("runs/copy/run.json").read_text())["trained_on_test_items"] == ["camping"]
 
 
 def test_times_go_all_the_way(world, tmp_path, monkeypatch, capsys):
