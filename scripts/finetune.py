@@ -6,7 +6,8 @@
     accelerate launch --num_processes 4 scripts/finetune.py recipes/finetune/scientific.yaml init=runs/open_five/X-RETR
 
     # the model to serve: a measured run's recipe once more, on all there is, for as many epochs as were best
-    python scripts/finetune.py runs/shop/recipe.yaml data.train_on=all training.epochs=12 output=runs/shop_served
+    python scripts/finetune.py runs/scientific/X-RETR/seed-0/recipe.yaml data.train_on=all training.epochs=12 \\
+        output=runs/scientific/served
 
 Opens a model folder (or nothing) and prepared domains, one run a domain; leaves model folders with their catalogues and
 adds result rows. An interrupted run goes on with --resume.

@@ -23,7 +23,7 @@ def left_by_recipes() -> tuple[re.Pattern, list[str]]:
     fields = {field: f"(?:{'|'.join(map(re.escape, values))})" for field, values in any_of.items()}
     outputs = {recipe["output"] for recipe in recipes if "output" in recipe}
     folders = [output.replace(".", r"\.").format(seed=r"\d+", **fields) for output in outputs]
-    files = "rows.jsonl|table.md|learning_curves.png".replace(".", r"\.")
+    files = "rows.jsonl|table.md|learning_curves.png|recipe.yaml".replace(".", r"\.")
     rows = [recipe["results"] for recipe in recipes if "results" in recipe]
     searches = [recipe for recipe in recipes if "values" in recipe]
     rows += [
