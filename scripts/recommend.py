@@ -17,6 +17,7 @@ python scripts/recommend.py runs/scientific/X-RETR/seed-0 --texts B00TNNWMXI "gl
 """
 
 import argparse
+import os
 import sys
 
 from accelerate import PartialState
@@ -68,6 +69,10 @@ def main() -> None:
     if args.everyone:
         if args.texts or args.why or args.why_item or args.figure:
             parser.error("--texts, --why and --figure are of single histories: not with --everyone")
+        if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+            raise DataError(
+                "--everyone is the work of one process: start it with python, not with a launcher of several"
+            )
         require_table(args.everyone, args.overwrite)
     transformers_logging.disable_progress_bar()
 
@@ -95,8 +100,6 @@ def main() -> None:
 
 def answer_everyone(recommender: Recommender, args: argparse.Namespace) -> None:
     """Writes the table, and tells how many users are in it."""
-    if PartialState().num_processes > 1:
-        raise DataError("--everyone is the work of one process: start it with python, not with accelerate launch")
     answered, left_out = recommend_everyone(
         recommender.to(PartialState().device),
         load_domain(args.domain),

@@ -238,6 +238,9 @@ def test_the_whole_journey(world, tmp_path, monkeypatch, capsys):
     assert len(Path("mail/best.csv").read_text().splitlines()) > 3
     assert "--overwrite replaces it" in fails(monkeypatch, capsys, *everyone, "mail/best.csv")
     assert "ends in .parquet or .csv" in fails(monkeypatch, capsys, *everyone, "best.json")
+    with monkeypatch.context() as launched:
+        launched.setenv("WORLD_SIZE", "2")
+        assert "the work of one process" in fails(monkeypatch, capsys, *everyone, "best.csv")
     assert "not with --everyone" in fails(monkeypatch, capsys, *everyone, "best.csv", "--why")
     assert "need --domain" in fails(monkeypatch, capsys, "recommend.py", "runs/camping", "--everyone", "best.csv")
     known = "camping-item-0001"
@@ -321,6 +324,8 @@ def test_the_model_to_serve_is_trained_on_what_was_held_out_too(world, tmp_path,
     ]
     script(monkeypatch, "finetune.py", recipe, *after, *text[:1], "model.transition_memory=0")
     assert "warning: runs/text was trained on all of camping" in capsys.readouterr().err
+    script(monkeypatch, "evaluate.py", "runs/text", world / "pets")
+    assert "warning: runs/text was trained on all of camping: what pets shares" in capsys.readouterr().err
     refused = fails(monkeypatch, capsys, "evaluate.py", "runs/after", world / "camping")
     assert "was trained on all of camping" in refused, "what goes on from it knows it too"
     Recommender.from_pretrained("runs/after").save_pretrained("runs/copy")
