@@ -21,7 +21,7 @@ from .data.domain import PreparedDomain
 from .data.synthetic import pathway_auc
 from .errors import DataError
 from .evaluation.histories import evaluating, routings
-from .evaluation.metrics import user_differences
+from .evaluation.metrics import UserDifference, user_differences
 from .evaluation.route_profile import Part, by_age, by_popularity
 from .measuring import drawn, is_synthetic, ranks_of_split, split_for
 from .model.occlusion import behavior_weights
@@ -43,8 +43,8 @@ class RouteLook:
     kept: of the behaviours, a share a block: by its own routes ("its own"), and as they were replaced.
     weights: what behaviours do for the target, those on the pathway and those off it: float32 [n] each, of the users
         drawn; None of a model that reads times.
-    difference: the mean weight on the pathway minus that off it, within each user who has both, and half the width of
-        its 95 % interval over these users; None where fewer than two have both.
+    difference: each user's mean weight on the pathway minus that off it, over the users who have both; None where
+        fewer than two have.
     found: of a synthetic world, the area under the ROC curve with which the weights, and α of each block, tell the
         behaviours that decide the target from the others, among the users drawn; else, and of a model that reads times,
         empty.
@@ -54,7 +54,7 @@ class RouteLook:
     ranks: dict[str, dict[str, np.ndarray]]
     kept: dict[str, list[float]]
     weights: tuple[np.ndarray, np.ndarray] | None
-    difference: tuple[float, float] | None
+    difference: UserDifference | None
     found: dict[str, float]
 
     def settings(self, name: str) -> dict[str, object]:
@@ -88,10 +88,7 @@ class RouteLook:
         else:
             lines.append("  a behaviour's weight for the target: not of a model that reads times")
         if self.difference is not None:
-            mean, half = self.difference
-            lines.append(
-                f"  on minus off, within users who have both: {mean:+.4f} [{mean - half:+.4f}, {mean + half:+.4f}]"
-            )
+            lines.append(f"  on minus off, within users who have both: {self.difference}")
         if self.found:
             told = ", ".join(f"{name} {auc:.4f}" for name, auc in self.found.items())
             lines.append(f"  area under the ROC curve, for behaviours that decide the target: {told}")
@@ -142,8 +139,8 @@ def look_at_routes(model, domain: PreparedDomain, split: str, settings) -> Route
     return RouteLook(parts, ranks, all_kept, (weights[kept], weights[~kept]), difference, aucs)
 
 
-def _within_users(users: np.ndarray, weights: np.ndarray, kept: np.ndarray) -> tuple[float, float] | None:
-    """Mean of each user's mean weight on the pathway minus that off it, and half the width of its 95 % interval."""
+def _within_users(users: np.ndarray, weights: np.ndarray, kept: np.ndarray) -> UserDifference | None:
+    """``RouteLook.difference`` of behaviours: whose they are int [n], weights [n], whether kept [n]."""
     means = []
     for chosen in (kept, ~kept):
         counts = np.bincount(users[chosen], minlength=users.max(initial=0) + 1)
@@ -151,9 +148,7 @@ def _within_users(users: np.ndarray, weights: np.ndarray, kept: np.ndarray) -> t
         means.append(np.divide(sums, counts, out=np.full(len(counts), np.nan), where=counts > 0))
     differences = means[0] - means[1]
     differences = differences[~np.isnan(differences)]
-    if len(differences) < 2:
-        return None
-    return float(differences.mean()), float(1.96 * differences.std(ddof=1) / np.sqrt(len(differences)))
+    return UserDifference.of(differences) if len(differences) > 1 else None
 
 
 def _weights(model, domain: PreparedDomain, sequences, text, longest: int) -> tuple[np.ndarray, np.ndarray]:

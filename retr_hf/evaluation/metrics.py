@@ -59,6 +59,12 @@ class UserDifference(NamedTuple):
         """``+0.0050 [+0.0038, +0.0062]``."""
         return f"{self.mean:+.4f} [{self.mean - self.margin:+.4f}, {self.mean + self.margin:+.4f}]"
 
+    @classmethod
+    def of(cls, differences: np.ndarray) -> "UserDifference":
+        """d̄ ± 1.96 · sd(d) / √U of each user's difference d [U], two users at least."""
+        d = differences.astype(np.float64)
+        return cls(float(d.mean()), float(1.96 * d.std(ddof=1) / np.sqrt(len(d))))
+
 
 def user_differences(
     ranks: ArrayLike, others: ArrayLike, cutoffs: Iterable[int] = (10, 50)
@@ -78,11 +84,7 @@ def user_differences(
     sizes = len(mine["MRR"]), len(theirs["MRR"])
     if sizes[0] != sizes[1] or sizes[0] < 2:
         raise DataError(f"expected the ranks of the same users, at least two, got {sizes[0]} and {sizes[1]}")
-    differences = {name: mine[name].astype(np.float64) - theirs[name] for name in mine}
-    return {
-        name: UserDifference(float(d.mean()), float(1.96 * d.std(ddof=1) / np.sqrt(len(d))))
-        for name, d in differences.items()
-    }
+    return {name: UserDifference.of(mine[name].astype(np.float64) - theirs[name]) for name in mine}
 
 
 def _hits(ranks: np.ndarray, k: int) -> np.ndarray:

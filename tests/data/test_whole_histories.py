@@ -12,10 +12,10 @@ from retr_hf.data.whole_histories import whole_histories
 LOG = {"u9": "abcdefgh", "u1": "ba", "u5": "cabdaeaf", "u2": "d", "u7": "hgfedc"}
 
 
-def as_raw(**columns):
+def as_raw():
     times = [[100 * len(items) + 10 * step for step in range(len(items))] for items in LOG.values()]
     sequences = {"user_id": list(LOG), "item_ids": [list(items) for items in LOG.values()], "timestamps": times}
-    return RawDomain(pl.DataFrame(sequences | columns), pl.DataFrame({"item_id": list("abcdefgh"), "text": ""}), "test")
+    return RawDomain(pl.DataFrame(sequences), pl.DataFrame({"item_id": list("abcdefgh"), "text": ""}), "test")
 
 
 def histories_of(folder):
