@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -21,6 +22,19 @@ WRITERS = {".parquet": pq.ParquetWriter, ".csv": pyarrow.csv.CSVWriter}
 SCHEMA = pa.schema(
     {"user_id": pa.string(), "rank": pa.int32(), "item_id": pa.string(), "score": pa.float32()}  # rank 1 the best
 )
+
+
+class Answered(NamedTuple):
+    """What became of a domain's users and of what they have done.
+
+    users: who got recommendations.
+    left_out: users who got none: the recommender knows no item of theirs, or nothing is left.
+    unknown: interactions with items that the recommender does not know, which it did not read.
+    """
+
+    users: int
+    left_out: int
+    unknown: int
 
 
 def require_table(path: str | Path, overwrite: bool = False) -> Path:
@@ -52,7 +66,7 @@ def recommend_everyone(
     candidates: list[str] | None = None,
     overwrite: bool = False,
     progress: bool = True,
-) -> tuple[int, int]:
+) -> Answered:
     """Writes the k best next items of every user, of whole histories: nothing is held back for a test.
 
     The table has a row a recommendation, columns of SCHEMA, users in the domain's order, best items first; it is put in
@@ -60,17 +74,13 @@ def recommend_everyone(
 
     Args:
         recommender: its items are recommended; those of the histories are found in it by their raw ids.
-        domain: whose users; what its k-core left out is not there.
+        domain: whose users; those that preparing left out are not there.
         path: parquet or csv, by its ending.
         k: how many items a user, at most those that remain.
         exclude_seen: leave the items of the whole history out.
         candidates: raw ids, the only items that may come; None means the recommender's whole catalogue.
         overwrite: replace a file that is there.
         progress: show users, rate and time left.
-
-    Returns:
-        How many users got recommendations, and how many none, for the recommender knows no item of theirs or nothing
-        is left.
 
     Raises:
         DataError: see ``require_table``; scores that are not finite; no user has an item that the recommender knows.
@@ -81,7 +91,8 @@ def recommend_everyone(
     user_ids, histories = whole_histories(domain)
     catalog = recommender.processor.catalog
     known, read = known_histories(histories, domain.catalog(embeddings=False), catalog)
-    if not len(known):
+    known_items = len(read.item_ids)
+    if not known_items:
         raise DataError(f"{domain.path}: no user has an item of the model's catalogue (--catalog reads the domain's)")
     chosen = best_items(
         recommender.model,
@@ -118,7 +129,7 @@ def recommend_everyone(
                 writer.write_table(table)
 
     write_whole(path, write)
-    return answered, len(user_ids) - answered
+    return Answered(answered, len(user_ids) - answered, len(histories.item_ids) - known_items)
 
 
 def known_histories(histories: Sequences, theirs: ItemCatalog, catalog: ItemCatalog) -> tuple[np.ndarray, Sequences]:

@@ -23,7 +23,7 @@ import sys
 from accelerate import PartialState
 from transformers.utils import logging as transformers_logging
 
-from retr_hf.data.domain import load_domain
+from retr_hf.data.domain import PreparedDomain, load_domain
 from retr_hf.data.whole_histories import whole_histories
 from retr_hf.entry import at_least_one, run
 from retr_hf.errors import DataError
@@ -42,7 +42,7 @@ def main() -> None:
     parser.add_argument(
         "--everyone",
         metavar="FILE",
-        help="write the items of every user of --domain to a .parquet or .csv: user_id, rank, item_id, score",
+        help="write the best items for every user of --domain to a .parquet or .csv: user_id, rank, item_id, score",
     )
     parser.add_argument("--catalog", help="folder whose items are recommended (default: the model's own)")
     parser.add_argument("-k", type=at_least_one, default=10, help="how many items")
@@ -76,14 +76,15 @@ def main() -> None:
         require_table(args.everyone, args.overwrite)
     transformers_logging.disable_progress_bar()
 
+    domain = load_domain(args.domain) if args.domain else None
     unknown_items = "text" if args.texts else None
     recommender = Recommender.from_pretrained(args.model, args.catalog, unknown_items)
     if recommender.placement:
         print(f"{args.model}: {recommender.placement}", file=sys.stderr)
     if args.everyone:
-        answer_everyone(recommender, args)
+        answer_everyone(recommender, domain, args)
         return
-    histories = user_histories(args.domain, args.user, args.held_out) if args.user else {"": args.history}
+    histories = user_histories(domain, args.user, args.held_out) if args.user else {"": args.history}
     tell_unknown(recommender, histories)
     answers = recommender.recommend(
         list(histories.values()), k=args.k, exclude_seen=not args.keep_seen, candidates=args.candidates
@@ -98,11 +99,11 @@ def main() -> None:
         draw(answers[0], args.figure)
 
 
-def answer_everyone(recommender: Recommender, args: argparse.Namespace) -> None:
-    """Writes the table, and tells how many users are in it."""
-    answered, left_out = recommend_everyone(
+def answer_everyone(recommender: Recommender, domain: PreparedDomain, args: argparse.Namespace) -> None:
+    """Writes the table, and tells what is in it and what is not."""
+    answered = recommend_everyone(
         recommender.to(PartialState().device),
-        load_domain(args.domain),
+        domain,
         args.everyone,
         args.k,
         not args.keep_seen,
@@ -110,21 +111,23 @@ def answer_everyone(recommender: Recommender, args: argparse.Namespace) -> None:
         args.overwrite,
         not args.quiet,
     )
-    print(f"wrote {args.everyone}: {args.k} items at most for each of {answered:,} users")
-    if left_out:
+    print(f"wrote {args.everyone}: {args.k} items at most for each of {answered.users:,} users")
+    if answered.left_out:
         told = "of whose items the model knows none, or who have had all that may come"
-        print(f"{left_out:,} users are not in it, {told}", file=sys.stderr)
+        print(f"{answered.left_out:,} users are not in it, {told}", file=sys.stderr)
+    if answered.unknown:
+        told = f"with items that the model does not know were left out (--catalog {args.domain} reads the domain's)"
+        print(f"{answered.unknown:,} interactions {told}", file=sys.stderr)
 
 
-def user_histories(domain_folder: str, users: list[str], held_out: bool = False) -> dict[str, list[str]]:
+def user_histories(domain: PreparedDomain, users: list[str], held_out: bool = False) -> dict[str, list[str]]:
     """Raw item ids of each user, all of them or, ``held_out``, those before the test target."""
-    domain = load_domain(domain_folder)
     known, rows = (domain.user_ids("test"), domain.split("test")) if held_out else whole_histories(domain)
     row_of = {user: row for row, user in enumerate(known)}
     unknown = [user for user in users if user not in row_of]
     if unknown:
         what = "test history" if held_out else "history"
-        raise DataError(f"{domain_folder}: no {what} of {unknown[:3]}; its first users are {list(row_of)[:3]}")
+        raise DataError(f"{domain.path}: no {what} of {unknown[:3]}; its first users are {list(row_of)[:3]}")
     ids = domain.catalog(embeddings=False).item_ids
     end = -1 if held_out else None
     return {user: [ids[index - 1] for index in rows[row_of[user]][:end]] for user in users}

@@ -79,7 +79,7 @@ def test_each_user_gets_what_they_would_get_alone(domain, tmp_path, kind, monkey
     answered = recommend_everyone(served, domain, tmp_path / "best.parquet", k=4, progress=False)
     table = pq.read_table(tmp_path / "best.parquet")
     whole = histories(domain)
-    assert answered == (len(whole), 0) and table.schema.equals(SCHEMA) and len(table) == 4 * len(whole)
+    assert answered == (len(whole), 0, 0) and table.schema.equals(SCHEMA) and len(table) == 4 * len(whole)
     assert_same(by_user(table), {user: served.recommend(history, k=4) for user, history in whole.items()})
     assert not any(item in whole[user] for user, items in by_user(table).items() for item, _ in items)
 
@@ -92,7 +92,7 @@ def test_candidates_and_what_was_seen(domain, tmp_path):
             user: served.recommend(history, k=5, exclude_seen=seen, candidates=some) for user, history in whole.items()
         }
         path = tmp_path / f"{seen}.csv"
-        answered, left_out = recommend_everyone(served, domain, path, 5, seen, some, progress=False)
+        answered, left_out, _ = recommend_everyone(served, domain, path, 5, seen, some, progress=False)
         assert answered == sum(bool(answer.items) for answer in answers.values())
         assert answered + left_out == len(whole) and bool(left_out) == seen, "some have had all three"
         assert_same(by_user(pyarrow.csv.read_csv(path)), answers)
@@ -101,9 +101,10 @@ def test_candidates_and_what_was_seen(domain, tmp_path):
 def test_items_of_another_catalogue_are_found_by_their_ids(domain, tmp_path):
     ids = domain.catalog(embeddings=False).item_ids
     served, whole = recommender(ItemCatalog(["new", *ids[:4:-1]], [""] * (len(ids) - 4))), histories(domain)
-    answered, left_out = recommend_everyone(served, domain, tmp_path / "best.parquet", 3, progress=False)
+    answered, left_out, unknown = recommend_everyone(served, domain, tmp_path / "best.parquet", 3, progress=False)
     known = {user: [item for item in history if item not in ids[:5]] for user, history in whole.items()}
     assert answered == sum(map(bool, known.values())) and answered + left_out == len(whole)
+    assert unknown == sum(map(len, whole.values())) - sum(map(len, known.values())) > 0
     answers = {user: served.recommend(history, k=3) for user, history in known.items() if history}
     assert_same(by_user(pq.read_table(tmp_path / "best.parquet")), answers)
     strange = recommender(ItemCatalog(["x", "y"], ["", ""]))

@@ -7,10 +7,11 @@ import numpy as np
 import torch
 
 from ..errors import DataError
-from .histories import batches, evaluating, read_histories, recent_items
+from .histories import USERS_AT_ONCE, batches, evaluating, read_histories, recent_items
 from .sharding import take_rows
 
 SCORES_AT_ONCE = 2**24  # 64 MB of float32
+HISTORIES_AT_ONCE = 512  # of a batch
 
 
 class Best(NamedTuple):
@@ -31,8 +32,6 @@ def best_items(
     max_length: int = 50,
     exclude_seen: bool = True,
     candidates: np.ndarray | None = None,
-    users_at_once: int = 4096,
-    batch_size: int = 512,
 ) -> Iterator[Best]:
     """The k best items after each whole history, a chunk of users after the other, in their order.
 
@@ -46,15 +45,13 @@ def best_items(
         max_length: history items the model reads, the most recent ones.
         exclude_seen: leave the items of the whole history out.
         candidates: rows of the item table, int [C], the only ones that may come; None means all.
-        users_at_once: of a chunk, at most.
-        batch_size: histories encoded at a time, at most.
 
     Raises:
         DataError: an empty history, scores that are not finite.
     """
     table, device = model.candidate_vectors(item_embeddings), item_embeddings.device
-    k, batch_size = min(k, len(table) - 1), max(1, min(batch_size, SCORES_AT_ONCE // len(table)))
-    users_at_once = max(1, min(users_at_once, SCORES_AT_ONCE // 8 // k))  # whose rows become strings later
+    k, batch_size = min(k, len(table) - 1), max(1, min(HISTORIES_AT_ONCE, SCORES_AT_ONCE // len(table)))
+    users_at_once = max(1, min(USERS_AT_ONCE, SCORES_AT_ONCE // 8 // k))  # whose rows become strings later
     barred = torch.zeros(len(table), device=device)
     if candidates is not None:
         barred.fill_(float("-inf"))[torch.as_tensor(candidates, device=device)] = 0
@@ -66,14 +63,15 @@ def best_items(
         queries = model.encode_users(sequence_ends=row.ends, item_embeddings=item_embeddings, **row.inputs)
         scores = (queries @ table.T).float()  # [S, M]
         values, offsets = take_rows((sequences.item_ids, sequences.offsets), users)
+        values = values.astype(np.int64)
         if model.adds_scores:
-            recent = torch.from_numpy(recent_items(values.astype(np.int64), offsets, max_length)).to(device)
+            recent = torch.from_numpy(recent_items(values, offsets, max_length)).to(device)
             rows, added = model.added_scores(recent)
             scores.scatter_add_(1, rows, added.float())
         scores += barred
         if exclude_seen:
             owners = torch.from_numpy(np.repeat(np.arange(len(users)), np.diff(offsets))).to(device)
-            scores[owners, torch.from_numpy(values.astype(np.int64)).to(device)] = float("-inf")
+            scores[owners, torch.from_numpy(values).to(device)] = float("-inf")
         best = scores.topk(k, dim=1)  # NaN comes first
         if best.values.isnan().any() or (best.values == float("inf")).any():
             raise DataError("scores are not finite: expected finite weights and item vectors")

@@ -53,7 +53,7 @@ def sharded_ranks(rank_rows: RankRows, num_users: int) -> dict[str, np.ndarray]:
 def take_rows(ragged: tuple[np.ndarray, np.ndarray], rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The lists of the users ``rows`` out of ``(values [K], offsets [U + 1])``, in the same form and in that order."""
     values, offsets = map(np.asarray, ragged)
-    lengths = np.diff(offsets)[rows]
+    lengths = offsets[1:][rows] - offsets[:-1][rows]
     taken = np.concatenate([[0], np.cumsum(lengths)])
     shift = np.repeat(offsets[:-1][rows] - taken[:-1], lengths)
     return values[np.arange(taken[-1]) + shift], taken
