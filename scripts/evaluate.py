@@ -41,7 +41,7 @@ from retr_hf.report.plots import require_png
 from retr_hf.report.results import append_rows, require_room
 from retr_hf.report.route_plot import plot_routes
 from retr_hf.route_look import OWN, look_at_routes, require_router
-from retr_hf.training.run_folder import KNOWS_ALL, RUN_FILE
+from retr_hf.training.run_folder import RUN_FILE, KnownTests
 from retr_hf.training.settings import EvaluationSettings
 
 BASELINES = ("popularity", "text-similarity")
@@ -95,7 +95,11 @@ def main() -> None:
             )
         for folder in (args.model if not args.baseline else None, args.against):
             if folder not in (None, *BASELINES):
-                require_held_out(folder, domain.name)
+                known = KnownTests(local_folder(folder))
+                if refusal := known.refusal(domain.name):
+                    raise DataError(refusal)
+                if warning := known.warning(domain.name):
+                    accelerator.print(warning, file=sys.stderr)
     model = args.baseline or open_any(args.model).to(accelerator.device)
     if args.routes:
         require_router(model)
@@ -142,31 +146,10 @@ def open_any(folder: str) -> PreTrainedModel:
     return RecGuru.from_pretrained(folder) if kind == RecGuruConfig.model_type else open_model(folder)
 
 
-def run_of(folder: str) -> dict:
-    """What a model folder tells of its run; nothing where there is no telling."""
-    file = local_folder(folder) / RUN_FILE
-    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-
-
-def require_held_out(folder: str, domain: str) -> None:
-    """Raises DataError for a model that was trained on what is tested; warns where that cannot be known."""
-    known = run_of(folder).get(KNOWS_ALL, [])
-    if known and domain not in known:
-        PartialState().print(
-            f"warning: {folder} was trained on all of {', '.join(known)}: what {domain} shares with it may be tested "
-            "though it is known, and measured too well",
-            file=sys.stderr,
-        )
-    if domain in known:
-        raise DataError(
-            f"{folder} was trained on all of {domain} (data.train_on=all), what is tested too: its ranks would say "
-            "nothing; evaluate the run whose recipe it repeats"
-        )
-
-
 def about_model(args, domain: str) -> dict:
     """What the result row says of a model: its run's name, recipe and seed, and what else it was trained on."""
-    ran = run_of(args.model)
+    run_file = local_folder(args.model) / RUN_FILE
+    ran = json.loads(run_file.read_text(encoding="utf-8")) if run_file.is_file() else {}
     # Fine-tuned on this very domain, its sources are those before; on another one, that one is a source too.
     before, trained_on = ran.get("sources"), ran.get("trained_on", [])
     known = before if trained_on == [*(before or []), domain] else ran.get("trained_on")

@@ -56,7 +56,7 @@ from retr_hf.report.model_card import write_model_card
 from retr_hf.report.results import append_rows, environment, require_room
 from retr_hf.stage import RESUMES, command_line, open_recipe, recipe_as_run, start_run
 from retr_hf.training.loop import train
-from retr_hf.training.run_folder import KNOWS_ALL, RUN_FILE, RunFolder
+from retr_hf.training.run_folder import KNOWS_ALL, RUN_FILE, KnownTests, RunFolder
 
 TERMS = "text_path", "repeat_term", "transition_memory"  # of the score, which a pre-trained model may be without
 
@@ -79,7 +79,7 @@ def check_domains(recipe, domains: list[PreparedDomain]) -> None:
             a model to begin with that knows what would be tested.
     """
     measured = recipe["data"].train_on == "train"
-    known = knows_all(recipe.run.init)
+    known = known_to(recipe.run.init)
     splits = (["validation"] if measured else []) + (["test"] if measured and recipe["evaluation"].test else [])
     problems = []
     for domain in domains:
@@ -89,11 +89,8 @@ def check_domains(recipe, domains: list[PreparedDomain]) -> None:
             split_for(config, domain, recipe["data"].train_on)
         except ValueError as error:
             problems.append(str(error))
-        if measured and domain.name in known:
-            problems.append(
-                f"init: {recipe.run.init} was trained on all of {domain.name} (data.train_on=all), what is tested too: "
-                "begin with the run before, or set data.train_on=all"
-            )
+        if measured and (refusal := known.refusal(domain.name)):
+            problems.append(f"init: {refusal}, or set data.train_on=all")
     if problems:
         raise RecipeError(recipe.source, problems)
 
@@ -112,6 +109,8 @@ def finetune(recipe, domain: PreparedDomain, args) -> None:
     train_split = split_for(config, domain, data.train_on)
     if (chosen := drawn(len(train_split), data.train_users, recipe.run.seed)) is not None:
         train_split = train_split.select(chosen)
+    if not (train_split.lengths > 1).any():
+        raise DataError(f"{domain.path}: no user has two items to train on; prepare it from a log that has more")
     if model.transition_memory is not None:
         model.transition_memory.count(train_split.item_ids, train_split.offsets)
 
@@ -119,13 +118,9 @@ def finetune(recipe, domain: PreparedDomain, args) -> None:
     accelerator = start_run(recipe, folder, args)
     if accelerator is None:
         return
-    known = knows_all(recipe.run.init)
-    if measured and known:
-        accelerator.print(
-            f"warning: {recipe.run.init} was trained on all of {', '.join(known)}: what {domain.name} shares with it "
-            "may be tested though it is known, and measured too well",
-            file=sys.stderr,
-        )
+    known = known_to(recipe.run.init)
+    if measured and (warning := known.warning(domain.name)):
+        accelerator.print(warning, file=sys.stderr)
     if measured and recipe.run.results and accelerator.is_main_process:
         require_room(recipe.run.results)
 
@@ -144,7 +139,7 @@ def finetune(recipe, domain: PreparedDomain, args) -> None:
         f"{sum(p.numel() for p in model.parameters() if p.requires_grad):,} weights to train"
         + (f", from {', '.join(sources)}" if sources else ", from scratch")
         + (f"; {found}" if found else "")
-        + ("" if measured else f"; nothing is held out, {settings.epochs} epochs that no validation chooses from")
+        + ("" if measured else "; nothing is held out, so nothing chooses the epoch but the recipe")
     )
 
     def validate(model) -> dict[str, float]:
@@ -186,8 +181,8 @@ def finetune(recipe, domain: PreparedDomain, args) -> None:
         )
         if recipe.run.results and rows:
             append_rows(recipe.run.results, rows)
-        known = sorted({*known, *([] if measured else [domain.name])})
-        facts = {"sources": sources, "trained_on": [*sources, domain.name]} | ({KNOWS_ALL: known} if known else {})
+        tests = sorted({*known.domains, *([] if measured else [domain.name])})
+        facts = {"sources": sources, "trained_on": [*sources, domain.name]} | ({KNOWS_ALL: tests} if tests else {})
         folder.finish(**facts, finished=environment()["date"])
         epoch = -(-progress.best_step // batches.steps_per_epoch)
         best = f"best at step {progress.best_step} of {progress.step}, epoch {epoch}"
@@ -203,11 +198,9 @@ def finetune(recipe, domain: PreparedDomain, args) -> None:
     accelerator.wait_for_everyone()
 
 
-def knows_all(init: str | None) -> list[str]:
-    """The domains that the model to begin with was trained on with ``data.train_on=all``, it or one before it."""
-    if init is None:
-        return []
-    return json.loads((local_folder(init) / RUN_FILE).read_text(encoding="utf-8")).get(KNOWS_ALL, [])
+def known_to(init: str | None) -> KnownTests:
+    """The tests that the model to begin with, or none, knows."""
+    return KnownTests(None if init is None else local_folder(init))
 
 
 def examples(config: RetrConfig, train_split, num_items: int, data, layout: str):

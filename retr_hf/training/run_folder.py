@@ -26,6 +26,38 @@ KNOWS_ALL = "trained_on_test_items"  # in run.json: the domains that no test can
 RESUMABLE = {"": ("description", "expected", "results"), "training": ("progress", "trackers", "save_every")}
 
 
+class KnownTests:
+    """The domains that a model was trained on with ``data.train_on=all``, it or one that it began with: no test of
+    theirs can measure it. By ``run.json``; none where there is no telling.
+
+    Args:
+        model: its folder; None is no model.
+    """
+
+    def __init__(self, model: str | Path | None):
+        file = None if model is None else Path(model) / RUN_FILE
+        self.model = model
+        self.domains: list[str] = _read_json(file).get(KNOWS_ALL, []) if file is not None and file.is_file() else []
+
+    def refusal(self, domain: str) -> str | None:
+        """Why it cannot be measured on a domain, or None."""
+        if domain not in self.domains:
+            return None
+        return (
+            f"{self.model} was trained on all of {domain} (data.train_on=all), what is tested too: its ranks would say "
+            "nothing; take the run whose recipe it repeats"
+        )
+
+    def warning(self, domain: str) -> str | None:
+        """What to think of when it is measured on another domain, or None."""
+        if not self.domains or domain in self.domains:
+            return None
+        return (
+            f"warning: {self.model} was trained on all of {', '.join(self.domains)}: what {domain} shares with it may "
+            "be tested though it is known, and measured too well"
+        )
+
+
 class RunFolder:
     """The folder of one run.
 

@@ -300,6 +300,12 @@ def test_the_model_to_serve_is_trained_on_what_was_held_out_too(world, tmp_path,
             assert torch.equal(counted[name][f"transition_memory.{buffer}"], values), (name, buffer)
     assert not counted["shop"]["model.embed_tokens.weight"].equal(counted["served"]["model.embed_tokens.weight"])
 
+    Path("once.csv").write_text("user_id,item_id\n" + "".join(f"u{u},i{u % 5}\n" for u in range(9)))
+    script(monkeypatch, "prepare.py", "tables", "--interactions", "once.csv", "--output", "once", "--k-core", "0")
+    once = ["data.train_on=all", "training.epochs=1", "data.domains=[once]", "output=runs/once"]
+    assert "no user has two items to train on" in fails(monkeypatch, capsys, "finetune.py", recipe, *once)
+    assert not Path("runs/once").exists()
+
     # No test can measure it, nor what goes on from it.
     refused = fails(monkeypatch, capsys, "evaluate.py", "runs/served", world / "camping")
     assert "was trained on all of camping (data.train_on=all), what is tested too" in refused
