@@ -14,7 +14,7 @@ from .recommendation import Recommendation
 from .recommender import Recommender
 
 EXPECTED = 'expected {"history": [item ids, oldest first]}'
-CALL_ARGUMENTS = ("top_k", "exclude_seen", "candidates", "pathway")
+CALL_ARGUMENTS = ("top_k", "exclude_seen", "candidates", "pathway", "why")
 
 
 class NoDefaultModel(dict):
@@ -39,6 +39,9 @@ class SequentialRecommendationPipeline(Pipeline):
 
     Args (of the pipeline, or of a call):
         top_k, exclude_seen, pathway, candidates: as ``Recommender.recommend``'s k and the others.
+        why: True adds ``"why": [{"item_id", "title", "weight"}, ...]``, what each behaviour does for the best item
+            (``Recommender.why``); empty for a history of one, or where no item is left. As many more histories go
+            through the model as there are behaviours.
 
     Raises:
         ValueError: no model, no processor; no input, or one that is no dict with a history; what
@@ -89,12 +92,23 @@ class SequentialRecommendationPipeline(Pipeline):
         require_list(input_["history"], "history", "item ids")
         return {"history": list(input_["history"])}
 
-    def _forward(self, inputs, **arguments):
-        return self.recommender.recommend(inputs["history"], **arguments)
+    def _forward(self, inputs, why=False, **arguments):
+        history = inputs["history"]
+        answers = self.recommender.recommend(history, **arguments)
+        if is_single(history):
+            return self._explained(history, answers, why)
+        return [self._explained(*each, why) for each in zip(history, answers, strict=True)]
 
-    def postprocess(self, answer: Recommendation) -> dict:
-        """A Recommendation as plain dicts and lists."""
-        return asdict(answer)
+    def _explained(self, history: list, answer: Recommendation, why: bool) -> dict:
+        if not why:
+            return asdict(answer)
+        tells = len(history) > 1 and answer.items
+        reasons = self.recommender.why(history, answer.items[0].item_id) if tells else []
+        return asdict(answer) | {"why": [asdict(reason) for reason in reasons]}
+
+    def postprocess(self, answer: dict) -> dict:
+        """The answer is plain dicts and lists already."""
+        return answer
 
     def get_iterator(
         self, inputs: Iterable[dict], num_workers, batch_size, preprocess_params, forward_params, postprocess_params

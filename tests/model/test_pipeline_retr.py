@@ -47,6 +47,16 @@ def test_what_may_be_asked(pipe):
     assert [i["item_id"] for i in chosen] == order  # seen ones are left out of the candidates too
 
 
+def test_why_the_best_item_is_recommended(shop, pipe):
+    one, many = pipe(INPUTS[1], why=True), pipe(INPUTS, why=True, batch_size=2)
+    expected = shop.recommender().why(HISTORIES[1], one["items"][0]["item_id"])
+    assert [(r["item_id"], r["title"]) for r in one["why"]] == [(r.item_id, r.title) for r in expected]
+    assert [r["weight"] for r in one["why"]] == pytest.approx([r.weight for r in expected], abs=1e-5)
+    assert [[r["item_id"] for r in answer["why"]] for answer in many] == [[], *HISTORIES[1:]]
+    assert pipe(INPUTS[1], why=True, candidates=["item-3"])["why"] == []  # nothing is left to explain
+    assert "why" not in pipe(INPUTS[1])
+
+
 @pytest.mark.parametrize(
     ("question", "arguments", "message"),
     [
