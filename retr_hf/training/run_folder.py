@@ -21,23 +21,27 @@ from . import strict_yaml
 from .folder_lock import hold
 from .recipe import Recipe
 
-RECIPE_FILE, RUN_FILE, LOG_FILE = "recipe.yaml", "run.json", "log.jsonl"
+RECIPE_FILE, RUN_FILE, LOG_FILE, CHECKPOINTS = "recipe.yaml", "run.json", "log.jsonl", "checkpoints"
 KNOWS_ALL = "trained_on_test_items"  # in run.json: the domains that no test can measure the model on
 RESUMABLE = {"": ("description", "expected", "results"), "training": ("progress", "trackers", "save_every")}
 
 
 class KnownTests:
     """The domains that a model was trained on with ``data.train_on=all``, it or one that it began with: no test of
-    theirs can measure it. By ``run.json``; none where there is no telling.
+    theirs can measure it. By ``run.json``, of a checkpoint its run's; none where there is no telling.
 
     Args:
         model: its folder; None is no model.
     """
 
     def __init__(self, model: str | Path | None):
-        file = None if model is None else Path(model) / RUN_FILE
-        self.model = model
-        self.domains: list[str] = _read_json(file).get(KNOWS_ALL, []) if file is not None and file.is_file() else []
+        self.model, self.domains = model, []
+        if model is None:
+            return
+        folder = Path(model).resolve()
+        file = (folder.parents[1] if folder.parent.name == CHECKPOINTS else folder) / RUN_FILE
+        if file.is_file():
+            self.domains = _read_json(file).get(KNOWS_ALL, [])
 
     def refusal(self, domain: str) -> str | None:
         """Why it cannot be measured on a domain, or None."""
@@ -68,8 +72,8 @@ class RunFolder:
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
-        self.last = self.path / "checkpoints" / "last"
-        self.best = self.path / "checkpoints" / "best"
+        self.last = self.path / CHECKPOINTS / "last"
+        self.best = self.path / CHECKPOINTS / "best"
 
     @property
     def finished(self) -> bool:

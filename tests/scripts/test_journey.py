@@ -309,6 +309,8 @@ def test_the_model_to_serve_is_trained_on_what_was_held_out_too(world, tmp_path,
     # No test can measure it, nor what goes on from it.
     refused = fails(monkeypatch, capsys, "evaluate.py", "runs/served", world / "camping")
     assert "was trained on all of camping (data.train_on=all), what is tested too" in refused
+    checkpoint = fails(monkeypatch, capsys, "evaluate.py", "runs/served/checkpoints/best", world / "camping")
+    assert "was trained on all of camping" in checkpoint
     refused = fails(monkeypatch, capsys, "evaluate.py", "runs/shop", world / "camping", "--against", "runs/served")
     assert "runs/served was trained on all of camping" in refused
     script(monkeypatch, "evaluate.py", "runs/shop", world / "camping")
