@@ -1,14 +1,15 @@
 """A table in a file (parquet, csv, tsv, jsonl), some columns of it, batch by batch; gzipped or not, but for parquet.
 
 csv and tsv, which must be UTF-8, are read by pyarrow: fields in double quotes (csv) may hold line ends, every field is
-text, and a record with too few or too many fields is dirt. Numbers of dirty records count records, the header being the
-first; in jsonl they count lines. A csv with more lines than records, blank ones apart, is read once more, all its
-columns: a quote that is never closed takes the records after it into its text, be that one that nobody asked for.
+text, and a record with too few or too many fields is dirt. Commas separate csv and tabs tsv, unless they leave the
+header whole and ";", a tab, "|" or "," splits it, as where decimals have commas (``other_separators``). Numbers of
+dirty records count records, the header being the first; in jsonl they count lines. A csv with more lines than records,
+blank ones apart, is read once more, all its columns: a quote that is never closed takes the records after it into its
+text, be that one that nobody asked for.
 """
 
 import json
-import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -38,7 +39,7 @@ def columns_of(path: Path) -> dict[str, pl.DataType]:
 
     Raises:
         DataError: no such file, another kind of file, an empty or a broken one, a column that is there twice, another
-            separator or encoding.
+            encoding.
     """
     if not path.is_file():
         raise DataError(f"{path}: expected a table (parquet, csv, tsv or jsonl), but there is no such file")
@@ -48,12 +49,9 @@ def columns_of(path: Path) -> dict[str, pl.DataType]:
     with _told(path):
         if kind == ".parquet":
             return dict(pl.read_parquet_schema(path))
-        with _open_csv(path, _utf8(path), invalid_row_handler=_skip) as reader:  # its thread ends with it
-            names = reader.schema.names
+        _, names = _header(path)
     if doubled := sorted({name for name in names if names.count(name) > 1}):
         raise DataError(f"{path}: expected every column once, but {', '.join(doubled)} is there twice")
-    if len(names) == 1:
-        _check_separator(path, names[0])
     return dict.fromkeys(names, pl.String())
 
 
@@ -89,20 +87,23 @@ def _kind(path: Path) -> str:
     return kind
 
 
-def _check_separator(path: Path, header: str) -> None:
-    """Refuses a header of one field that another separator would split."""
-    kind = _kind(path)
-    if found := next((other for other in ";\t|," if other in header and other != _SEPARATORS[kind]), None):
-        other = path.with_name(f"{path.name.partition('.')[0]}_commas.csv")
-        source, separator, target = map(json.dumps, (str(path), found, str(other)))  # for Python, in double quotes
-        program = (
-            f"import polars; polars.read_csv({source}, separator={separator}, infer_schema=False).write_csv({target})"
-        )
-        raise DataError(
-            f"{path}: expected fields separated by {_SEPARATORS[kind]!r}, as files ending in {kind} have them, but the "
-            f"header is {header!r}: the separator seems to be {found!r}; write the file anew and pass {other}, e.g.\n"
-            f"    python -c {shlex.quote(program)}"
-        )
+def other_separators(paths: Sequence[Path]) -> dict[str, str]:
+    """Name of a file -> what separates its fields, of csv and tsv where it is not what their ending says."""
+    found = {path.name: (_header(path)[0], _SEPARATORS[kind]) for path in paths if (kind := _kind(path)) in _SEPARATORS}
+    return {name: separator for name, (separator, usual) in found.items() if separator != usual}
+
+
+def _header(path: Path, separator: str | None = None) -> tuple[str, list[str]]:
+    """What separates a csv or tsv, and its columns."""
+    tried = separator or _SEPARATORS[_kind(path)]
+    with _open_csv(path, _utf8(path), tried, invalid_row_handler=_skip) as reader:  # its thread ends with it
+        names = reader.schema.names
+    other = next((one for one in ";\t|," if separator is None and len(names) == 1 and one in names[0]), None)
+    return _header(path, other) if other else (tried, names)
+
+
+def _quoted(path: Path, separator: str) -> bool:
+    return (_kind(path), separator) != (".tsv", "\t")
 
 
 def _json_fields(path: Path) -> dict[str, pl.DataType]:
@@ -137,9 +138,10 @@ def _utf8(path: Path) -> Utf8:
     return Utf8(path, pa.CompressedInputStream(file, "gzip") if gzipped else file)
 
 
-def _open_csv(path: Path, text: Utf8, columns: list[str] | None = None, **options) -> pc.CSVStreamingReader:
-    separator = _SEPARATORS[_kind(path)]
-    quoted = separator == ","
+def _open_csv(
+    path: Path, text: Utf8, separator: str, columns: list[str] | None = None, **options
+) -> pc.CSVStreamingReader:
+    quoted = _quoted(path, separator)
     types = {} if columns is None else {"column_types": dict.fromkeys(columns, pa.string()), "include_columns": columns}
     return pc.open_csv(
         text,
@@ -153,7 +155,7 @@ def _open_csv(path: Path, text: Utf8, columns: list[str] | None = None, **option
 
 def _csv_batches(path: Path, columns: list[str], spool: Spool) -> Iterator[pl.DataFrame]:
     kind, clean, dirty, refused = f"unreadable_lines_of_{path.name}", 0, 0, []
-    text = _utf8(path)
+    text, (separator, _) = _utf8(path), _header(path)
 
     def drop(row) -> str:
         nonlocal dirty
@@ -173,7 +175,7 @@ def _csv_batches(path: Path, columns: list[str], spool: Spool) -> Iterator[pl.Da
         return "skip"
 
     try:
-        with _open_csv(path, text, columns, invalid_row_handler=drop) as reader:
+        with _open_csv(path, text, separator, columns, invalid_row_handler=drop) as reader:
             for batch in reader:
                 clean += batch.num_rows
                 yield pl.DataFrame(pl.from_arrow(batch))
@@ -182,10 +184,10 @@ def _csv_batches(path: Path, columns: list[str], spool: Spool) -> Iterator[pl.Da
     if dirty > clean:
         raise DataError(
             f"{path}: expected records of one number of fields, but {dirty:,} have another, and only {clean:,} that of "
-            f"the header; the first is {spool.dirt.samples[kind]}; is the separator that of the file's ending?"
+            f"the header; the first is {spool.dirt.samples[kind]}; are all fields separated by {separator!r}?"
         )
-    if text.line_ends - text.blank_lines > 1 + clean + dirty and _kind(path) == ".csv":
-        with _open_csv(path, _utf8(path), list(columns_of(path)), invalid_row_handler=_skip) as reader:
+    if text.line_ends - text.blank_lines > 1 + clean + dirty and _quoted(path, separator):
+        with _open_csv(path, _utf8(path), separator, list(columns_of(path)), invalid_row_handler=_skip) as reader:
             for batch in reader:
                 note_whole_records(path, pl.DataFrame(pl.from_arrow(batch)), spool.dirt)
 

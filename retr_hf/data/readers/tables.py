@@ -36,7 +36,7 @@ from .item_text import join_text
 from .open_quotes import check_ids_in_one_line
 from .raw import UNTIMED, RawLog
 from .spool import Spool
-from .table_batches import batches, columns_of
+from .table_batches import batches, columns_of, other_separators
 from .text_lists import ListColumn
 
 _ROW = "row"  # of those that can be read, the first being 1; for messages
@@ -83,19 +83,22 @@ def read_tables(
     given, names = set(columns or {}), names | (columns or {})
     interactions, items = Path(interactions), Path(items) if items else None
     events = _events(interactions, spool, names, given, timestamp_unit)
+    catalogue = _items(items, spool, items_id or names[ITEM_ID], text_columns) if items else None
+    inputs = [interactions, *([items] if items else [])]
     timed = TIMESTAMP in events.collect_schema().names()
     untimed = "by place in the list; no times" if names[ITEM_IDS] in columns_of(interactions) else UNTIMED
     return RawLog(
         events=events,
-        items=_items(items, spool, items_id or names[ITEM_ID], text_columns) if items else None,
+        items=catalogue,
         reader="tables",
-        inputs=[interactions, *([items] if items else [])],
+        inputs=inputs,
         options={
             "columns": {key: value for key, value in names.items() if key != value},
             **({"items_id": items_id} if items_id else {}),
             "text_columns": list(text_columns) if items else [],
             "timestamp_unit": timestamp_unit,
             "whole_catalogue": whole_catalogue,
+            **({"separators": found} if (found := other_separators(inputs)) else {}),
         },
         dropped=spool.dirt.counts,
         samples=spool.dirt.samples,
