@@ -377,3 +377,10 @@ class TestLength:
     def test_the_loss_falls(self, unbroken):
         losses = [entry["loss"] for entry in unbroken[1]]
         assert losses == sorted(losses, reverse=True)
+
+    def test_the_loss_of_an_epoch_is_the_mean_of_its_own_steps(self, tmp_path, monkeypatch):
+        step, losses = loop._step, []
+        monkeypatch.setattr(loop, "_step", lambda *args: losses.append(step(*args)) or losses[-1])
+        train(tmp_path)
+        epochs = [np.mean(losses[start : start + STEPS]) for start in range(0, 3 * STEPS, STEPS)]
+        assert [entry["loss"] for entry in log_of(tmp_path)] == pytest.approx(epochs)
